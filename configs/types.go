@@ -1,0 +1,250 @@
+package configs
+
+// Config is a whole fleet. Every node of the fleet gets the same bytes; what differs between nodes (name, region,
+// addresses, data folder) comes from the flags of `landfall run`. A Config is immutable once loaded.
+type Config struct {
+	Fleet       string              `yaml:"fleet" doc:"Name of the mesh. Two fleets of different names never merge by accident." default:"landfall"`
+	Regions     map[string]Region   `yaml:"regions" doc:"The places that have nodes. Absent: one region, \"local\"."`
+	Listen      Listen              `yaml:"listen" doc:"Addresses to listen on. Only those named are opened; the admin API always is."`
+	Mesh        Mesh                `yaml:"mesh" doc:"How the nodes find and trust each other."`
+	DNS         DNS                 `yaml:"dns" doc:"Authoritative DNS: the zones that steer clients to regions."`
+	Health      Health              `yaml:"health" doc:"When a region counts as down, and what happens when all of them do."`
+	Cache       Cache               `yaml:"cache" doc:"The node's cache."`
+	Compression Compression         `yaml:"compression" doc:"Compression of responses towards clients."`
+	TLS         TLS                 `yaml:"tls" doc:"Certificates of the HTTPS listeners."`
+	Limits      Limits              `yaml:"limits" doc:"Bounds on what a client may send."`
+	Shutdown    Shutdown            `yaml:"shutdown" doc:"The stages of a stop."`
+	Services    map[string]*Service `yaml:"services" doc:"What the fleet serves: hosts, their routes and their origins." required:"true"`
+	Admin       Admin               `yaml:"admin" doc:"Who may use the admin API."`
+	Observe     Observe             `yaml:"observe" doc:"Logs."`
+
+	// Hash identifies the bytes of the file (first 12 hex digits of their SHA-256, before ${ENV} is filled in). Nodes
+	// gossip it, so that a fleet running two configs is seen. Set by Parse.
+	Hash string `yaml:"-"`
+	// Dir is the folder that relative paths in the file are resolved against. Parse leaves paths already resolved.
+	Dir string `yaml:"-"`
+}
+
+// Region is a place with nodes and origins.
+type Region struct {
+	Location *Location `yaml:"location" doc:"[latitude, longitude] in degrees; distance to clients where nothing better was measured."`
+}
+
+// Location is a point on Earth in degrees. In YAML: [latitude, longitude].
+type Location struct{ Lat, Lon float64 }
+
+// Listen holds the addresses to listen on. An address without a host listens on --bind.
+type Listen struct {
+	HTTP           []string `yaml:"http" doc:"Plain HTTP/1.1 listeners. A request for a host with a certificate is redirected to HTTPS unless http_redirect is false."`
+	HTTPS          []string `yaml:"https" doc:"HTTPS listeners: HTTP/1.1 and HTTP/2."`
+	HTTPRedirect   *bool    `yaml:"http_redirect" doc:"Redirect HTTP to HTTPS where a certificate is held and an HTTPS listener exists." default:"true"`
+	DNS            []string `yaml:"dns" doc:"DNS listeners, UDP and TCP."`
+	Mesh           string   `yaml:"mesh" doc:"Gossip, UDP and TCP."`
+	Peer           string   `yaml:"peer" doc:"Node to node: HTTP/2 with mutual TLS. Needed with more than one node."`
+	Admin          string   `yaml:"admin" doc:"Admin API and metrics." default:"127.0.0.1:9901"`
+	TrustedProxies []Prefix `yaml:"trusted_proxies" doc:"Addresses whose X-Forwarded-For is believed (CIDR or single address)."`
+}
+
+// Mesh is how nodes find and trust each other.
+type Mesh struct {
+	Join StringList `yaml:"join" doc:"Addresses (host or host:port) of nodes to find the fleet by; any one that answers is enough. They are tried for ever."`
+	Key  StringList `yaml:"key" doc:"Gossip keys, each 32 bytes in base64: the first encrypts, all decrypt. Use ${ENV}." secret:"true"`
+	TLS  MeshTLS    `yaml:"tls" doc:"The fleet's CA and this node's certificate, for the peer channel."`
+}
+
+// MeshTLS names PEM files.
+type MeshTLS struct {
+	CA   string `yaml:"ca" doc:"PEM file with the fleet's CA certificate." path:"true"`
+	Cert string `yaml:"cert" doc:"PEM file with this node's certificate; ${NODE} in it is replaced by the node's name." path:"true"`
+	Key  string `yaml:"key" doc:"PEM file with this node's private key; ${NODE} in it is replaced by the node's name." path:"true"`
+}
+
+// DNS configures the authoritative DNS server.
+type DNS struct {
+	Zones   map[string]Zone `yaml:"zones" doc:"The zones this fleet is authoritative for, by name."`
+	Answers int             `yaml:"answers" doc:"Addresses in an answer: the best region's, then the next region's as the client's own fallback." default:"2" min:"1" max:"8"`
+	GeoIP   string          `yaml:"geoip" doc:"MaxMind database (.mmdb) with city or country records; optional." path:"true"`
+}
+
+// Zone is one zone. Names in it are answered for every service host that lies in it, and for its nameservers.
+type Zone struct {
+	TTL         Duration `yaml:"ttl" doc:"TTL of address answers." default:"20s" min:"1s" max:"24h"`
+	NegativeTTL Duration `yaml:"negative_ttl" doc:"How long resolvers may keep a negative answer (SOA minimum, RFC 2308)." default:"20s" min:"1s" max:"24h"`
+	Nameservers []string `yaml:"nameservers" doc:"Names of the zone's name servers, relative to the zone or absolute with a final dot. Those in the zone get glue, spread over the regions." default:"[ns1, ns2]"`
+	Contact     string   `yaml:"contact" doc:"Mail address for the SOA record." default:"hostmaster"`
+}
+
+// Health tells when a region counts as down.
+type Health struct {
+	Quorum  string  `yaml:"quorum" doc:"Observers in distinct regions that must agree before a node is called unreachable." default:"majority" enum:"majority,any,all"`
+	Panic   Percent `yaml:"panic" doc:"When more than this share of the regions (or of a pool's origins) looks down, the observer is suspected and all are used." default:"50%"`
+	AllDown string  `yaml:"all_down" doc:"When every region looks down: fail_open (use all of them, nearest first) or the name of one region that gets everybody." default:"fail_open"`
+}
+
+// Cache configures the node's cache.
+type Cache struct {
+	Memory    Size `yaml:"memory" doc:"Bytes of memory for cached objects, overhead included; 0 switches the cache off." default:"256MiB" min:"0"`
+	MaxObject Size `yaml:"max_object" doc:"Largest body that is stored; a larger one passes through." default:"32MiB" min:"1KiB"`
+}
+
+// Compression configures compression towards clients.
+type Compression struct {
+	Algorithms []string `yaml:"algorithms" doc:"Codings offered, in order of preference; [] switches compression off." default:"[zstd, br, gzip]" enum:"zstd,br,gzip"`
+	MinSize    Size     `yaml:"min_size" doc:"Bodies known to be smaller are not compressed." default:"512"`
+	Types      []string `yaml:"types" doc:"Media types that are compressed; type/* matches a whole type." default:"[text/*, application/json, application/javascript, application/xml, application/manifest+json, image/svg+xml, application/wasm, font/ttf]"`
+}
+
+// TLS configures the certificates of the HTTPS listeners.
+type TLS struct {
+	MinVersion   string        `yaml:"min_version" doc:"Oldest TLS version accepted." default:"1.2" enum:"1.2,1.3"`
+	Certificates []Certificate `yaml:"certificates" doc:"Certificates from files, chosen by SNI."`
+	ACME         *ACME         `yaml:"acme" doc:"Obtain certificates for the services' hosts by ACME (RFC 8555)."`
+}
+
+// Certificate names a certificate chain and its key, PEM.
+type Certificate struct {
+	Cert string `yaml:"cert" doc:"PEM file with the certificate chain." path:"true" required:"true"`
+	Key  string `yaml:"key" doc:"PEM file with the private key." path:"true" required:"true"`
+}
+
+// ACME configures automatic certificates.
+type ACME struct {
+	Email     string `yaml:"email" doc:"Contact address of the ACME account."`
+	Directory string `yaml:"directory" doc:"URL of the ACME directory." required:"true"`
+	Challenge string `yaml:"challenge" doc:"How ownership is proven: http (port 80) or tls-alpn (port 443)." default:"tls-alpn" enum:"http,tls-alpn"`
+	CA        string `yaml:"ca" doc:"PEM file with the CA that the directory's own certificate is checked against; absent: the system's." path:"true"`
+}
+
+// Limits bounds what a client may send.
+type Limits struct {
+	HeaderBytes          Size     `yaml:"header_bytes" doc:"Request line and headers together; more is 431." default:"32KiB" min:"1KiB" max:"1MiB"`
+	Headers              int      `yaml:"headers" doc:"Header fields of a request; more is 431." default:"128" min:"8" max:"10000"`
+	Streams              int      `yaml:"streams" doc:"Concurrent HTTP/2 streams of a connection." default:"128" min:"1" max:"10000"`
+	Connections          int      `yaml:"connections" doc:"Open client connections of the node; more are closed at once." default:"100000" min:"1"`
+	ConnectionsPerClient int      `yaml:"connections_per_client" doc:"Open connections of one client address; more are closed at once." default:"512" min:"1"`
+	ConnectionRate       Rate     `yaml:"connection_rate" doc:"New connections of one client address; more are closed at once. Absent: unlimited."`
+	Body                 Size     `yaml:"body" doc:"Request body; more is 413." default:"64MiB" min:"0"`
+	HeaderTimeout        Duration `yaml:"header_timeout" doc:"Time for a client to send a request's headers." default:"10s" min:"100ms" max:"10m"`
+	IdleTimeout          Duration `yaml:"idle_timeout" doc:"How long an idle connection is kept." default:"75s" min:"1s" max:"1h"`
+}
+
+// Shutdown configures the stages of a stop (SIGTERM): leave DNS and mesh, wait, tell the connections, finish.
+type Shutdown struct {
+	DNSWait Duration `yaml:"dns_wait" doc:"How long a leaving node goes on serving after DNS stopped naming it. Absent: the longest TTL of the zones, 0 without zones." max:"1h"`
+	Grace   Duration `yaml:"grace" doc:"How long in-flight requests may then take to finish before they are cut." default:"30s" min:"0s" max:"1h"`
+
+	// DNSWaitSet tells an explicit dns_wait (0s too) from an absent one.
+	DNSWaitSet bool `yaml:"-"`
+}
+
+// Service is a set of hostnames with its routes and origins.
+type Service struct {
+	Hosts    []string        `yaml:"hosts" doc:"Hostnames: exact, *.suffix for any name below, or * for whatever no other service claims." required:"true"`
+	Steering Steering        `yaml:"steering" doc:"How a region is chosen for a client."`
+	Pools    map[string]Pool `yaml:"pools" doc:"Origins by region; \"any\" serves regions that have none of their own." required:"true"`
+	Pool     PoolPolicy      `yaml:"pool" doc:"Policy of each of the service's pools."`
+	Routes   []Route         `yaml:"routes" doc:"First match wins, in file order; none matching is a 404. Absent: one route for /*."`
+	Debug    bool            `yaml:"debug" doc:"Add Server-Timing, X-Landfall-Region, X-Landfall-Node and X-Request-Id to responses."`
+	Purgers  []Prefix        `yaml:"purgers" doc:"Client addresses that may send PURGE requests to this service (CIDR or single address)."`
+}
+
+// Steering configures the choice of a region.
+type Steering struct {
+	Policy  string         `yaml:"policy" doc:"nearest: by distance; weighted: by weight alone, the same client always to the same region." default:"nearest" enum:"nearest,weighted"`
+	Weights map[string]int `yaml:"weights" doc:"Weight by region (default 1): share of the clients among regions that are equally far. 0: only when no other region is left." min:"0" max:"1000"`
+}
+
+// Pool is the origins of a service in one region.
+type Pool struct {
+	Origins []string `yaml:"origins" doc:"URLs: http://host:port or https://host:port." required:"true"`
+}
+
+// PoolPolicy is the policy of each of a service's pools.
+type PoolPolicy struct {
+	Check   *Check  `yaml:"check" doc:"Active health check. Absent: origins are believed up until requests fail."`
+	Breaker Breaker `yaml:"breaker" doc:"Circuit breaker of each origin."`
+}
+
+// Check is an active HTTP health check of each origin.
+type Check struct {
+	Path     string      `yaml:"path" doc:"Path that is requested." default:"/"`
+	Host     string      `yaml:"host" doc:"Host header of the probe. Absent: the origin's own."`
+	Expect   StatusRange `yaml:"expect" doc:"Status codes that count as healthy: one (200) or a range (200-299)." default:"200-299"`
+	Interval Duration    `yaml:"interval" doc:"Time between probes of an origin, jittered by 10%." default:"2s" min:"100ms" max:"10m"`
+	Timeout  Duration    `yaml:"timeout" doc:"Time a probe may take." default:"1s" min:"10ms" max:"1m"`
+	Rise     int         `yaml:"rise" doc:"Successes in a row that bring an origin up." default:"2" min:"1" max:"100"`
+	Fall     int         `yaml:"fall" doc:"Failures in a row that take an origin down." default:"3" min:"1" max:"100"`
+}
+
+// Breaker is the circuit breaker of each origin.
+type Breaker struct {
+	TripAt      Percent  `yaml:"trip_at" doc:"Share of failed requests in the window that opens the breaker." default:"50%"`
+	MinRequests int      `yaml:"min_requests" doc:"Requests in the window before the share counts." default:"20" min:"1" max:"1000000"`
+	Window      Duration `yaml:"window" doc:"Length of the rolling window." default:"10s" min:"1s" max:"10m"`
+	Open        Duration `yaml:"open" doc:"How long an open breaker refuses before it tries again." default:"5s" min:"10ms" max:"10m"`
+	Probes      int      `yaml:"probes" doc:"Requests let through half-open; as many successes close it." default:"3" min:"1" max:"1000"`
+	Requests    int      `yaml:"requests" doc:"Requests in flight to an origin; more are refused." default:"1000" min:"1" max:"1000000"`
+}
+
+// Route is a match and a policy inside a service.
+type Route struct {
+	Match   Match        `yaml:"match" doc:"What the route applies to."`
+	Cache   *RouteCache  `yaml:"cache" doc:"off, on (as the response's headers say), or a mapping. Absent: on."`
+	Timeout RouteTimeout `yaml:"timeout" doc:"Bounds on the time origins may take."`
+	Retry   Retry        `yaml:"retry" doc:"When a failed attempt is tried on another origin."`
+}
+
+// Match selects requests. All of what is given must hold.
+type Match struct {
+	Path    string   `yaml:"path" doc:"Exact path, or a prefix ending in /*." default:"/*"`
+	Methods []string `yaml:"methods" doc:"Methods; absent: all."`
+}
+
+// RouteCache is a route's cache policy. In YAML: off, on, or a mapping.
+type RouteCache struct {
+	Off                  bool      `yaml:"-"`
+	TTL                  *Duration `yaml:"ttl" doc:"Freshness of responses that carry none of their own; never overrides no-store or private." min:"0s"`
+	StaleWhileRevalidate *Duration `yaml:"stale_while_revalidate" doc:"How long a stale response may be served while it is refreshed (RFC 5861), where the response does not say." min:"0s"`
+	StaleIfError         *Duration `yaml:"stale_if_error" doc:"How long a stale response may be served when the origin fails (RFC 5861), where the response does not say." min:"0s"`
+}
+
+// RouteTimeout bounds the time that origins may take.
+type RouteTimeout struct {
+	Connect   Duration `yaml:"connect" doc:"Time to connect to an origin, TLS included." default:"2s" min:"1ms" max:"1m"`
+	FirstByte Duration `yaml:"first_byte" doc:"Time from the request sent to the response's headers." default:"30s" min:"1ms" max:"1h"`
+	Total     Duration `yaml:"total" doc:"The whole request, body included; 0s: unbounded." default:"0s" min:"0s" max:"24h"`
+	Idle      Duration `yaml:"idle" doc:"Longest silence in a response body or an upgraded connection." default:"5m" min:"1s" max:"24h"`
+}
+
+// Retry tells when a failed attempt is tried again on another origin.
+type Retry struct {
+	Attempts int      `yaml:"attempts" doc:"Attempts in all, the first included; 1: never retry." default:"2" min:"1" max:"10"`
+	On       []string `yaml:"on" doc:"Failures that are retried; only idempotent methods (RFC 9110 section 9.2.2) are, except for connect, where nothing was sent." default:"[connect, reset, timeout, 502, 503, 504]" enum:"connect,reset,timeout,500,502,503,504"`
+	Budget   Percent  `yaml:"budget" doc:"Retries as a share of the pool's live requests; at least 3 a second are always allowed." default:"20%"`
+}
+
+// Admin tells who may use the admin API.
+type Admin struct {
+	Tokens []Token `yaml:"tokens" doc:"Bearer tokens. A listener that is not on loopback needs at least one."`
+	PProf  bool    `yaml:"pprof" doc:"Serve /debug/pprof."`
+}
+
+// Token is a bearer token of the admin API.
+type Token struct {
+	Name  string   `yaml:"name" doc:"Who holds it; written to the events." required:"true"`
+	Hash  string   `yaml:"hash" doc:"bcrypt hash of the token (htpasswd -nbB name token)." required:"true" secret:"true"`
+	Allow []string `yaml:"allow" doc:"What it may do." default:"[read]" enum:"read,drain,purge"`
+}
+
+// Observe configures the logs.
+type Observe struct {
+	LogLevel  string    `yaml:"log_level" doc:"Lowest level that is logged." default:"info" enum:"debug,info,warn,error"`
+	LogFormat string    `yaml:"log_format" doc:"Form of the log, on standard error." default:"text" enum:"text,json"`
+	AccessLog AccessLog `yaml:"access_log" doc:"One record a request. Requests that failed here or at the origin (5xx) are always logged."`
+}
+
+// AccessLog configures the access log.
+type AccessLog struct {
+	Path   string  `yaml:"path" doc:"stdout, stderr, off, or a file that is appended to." default:"stdout"`
+	Sample Percent `yaml:"sample" doc:"Share of the requests that is logged." default:"0%"`
+}

@@ -1,0 +1,137 @@
+package routing
+
+import "net/netip"
+
+// State is what is known of a region for one service, or of a pool or an origin.
+type State uint8
+
+// The states, in the order of preference for routing.
+const (
+	Up State = iota
+	Unknown
+	Draining
+	Down
+)
+
+// String is the state's name as people and metrics see it.
+func (s State) String() string { return [...]string{"up", "unknown", "draining", "down"}[s&3] }
+
+// Point is a place on Earth in degrees. Located false means that the place is not known.
+type Point struct {
+	Lat, Lon float64
+	Located  bool
+}
+
+// Node is a gateway node that takes traffic: alive, serving and not drained.
+type Node struct {
+	Name  string
+	Addrs []netip.Addr   // where clients reach it, IPv4 and IPv6
+	Peer  netip.AddrPort // where other nodes reach it
+}
+
+// Region is a place as the snapshot knows it. Nodes are sorted by name.
+type Region struct {
+	Name     string
+	Location Point
+	Nodes    []Node
+	Drained  bool   // an operator's drain
+	Down     string // why no node of it can be used; empty when there is one
+}
+
+// Policy chooses how a service orders its candidates.
+type Policy uint8
+
+// The policies.
+const (
+	Nearest Policy = iota
+	Weighted
+)
+
+// Service is what the decision needs of a service. Places has one entry for each of Snapshot.Regions.
+type Service struct {
+	Name   string
+	Policy Policy
+	Places []Place
+}
+
+// Place is a service in one region.
+type Place struct {
+	HasPool bool  // the region may serve it: it has a pool of its own or the service has one for any region
+	Pool    State // Up, Unknown or Down, as the region's own nodes see their origins
+	Weight  uint16
+}
+
+// Snapshot is the fleet at one moment. It is immutable once published; publishing swaps a pointer.
+type Snapshot struct {
+	Regions  []Region // sorted by name
+	Services []Service
+	Panic    float64 // share of a service's regions, 0 to 1
+	AllDown  int     // index of the region that gets everybody when all are down, or -1: fail open
+	Version  uint64  // grows by one with each snapshot of a node
+}
+
+// Client is whom a decision is for.
+type Client struct {
+	Point Point
+	Key   uint64 // stable hash of the client's prefix; see ClientKey
+}
+
+// Source is where a distance comes from.
+type Source uint8
+
+// The sources of a distance.
+const (
+	NoDistance Source = iota // the client's or the region's place is not known
+	Geography
+)
+
+// String is the source's name.
+func (s Source) String() string { return [...]string{"none", "geography"}[s&1] }
+
+// Reason is why a region stands where it stands: a closed list.
+type Reason uint8
+
+// The reasons.
+const (
+	Chosen          Reason = iota // the best candidate
+	Farther                       // a candidate, but another is nearer
+	LowerWeight                   // a candidate as near as the best, passed over by weight
+	WeightZero                    // weight 0: only when no other region is left
+	Unmeasured                    // its state is unknown and another region is up
+	DrainedRegion                 // an operator drains it
+	NoPool                        // it has no origins for the service
+	NoNode                        // no live node
+	PoolDown                      // its nodes find all of the service's origins there down
+	AllDownFallback               // passed over because the all-down policy names another region
+)
+
+// Mode tells whether the decision was an ordinary one.
+type Mode uint8
+
+// The modes.
+const (
+	Normal       Mode = iota
+	PanicMode         // more regions than the threshold look down: the observer is suspected, down regions are candidates
+	LastResort        // nothing is up or unknown: drained regions are used
+	AllDownMode       // every region is down: the all-down policy holds
+	Unservable        // no region has a pool for the service
+)
+
+// Choice is one region's place in a decision.
+type Choice struct {
+	Region     int // index into Snapshot.Regions
+	State      State
+	Reason     Reason
+	Source     Source
+	DistanceKM float64
+	Weight     uint16
+	Usable     bool
+}
+
+// Decision is the answer for one client and service. Choices[:Usable] are the candidates, best first; the rest were
+// passed over, each with its reason.
+type Decision struct {
+	Choices []Choice
+	Usable  int
+	Mode    Mode
+}

@@ -29,13 +29,13 @@ type Node struct {
 	Peer  netip.AddrPort // where other nodes reach it
 }
 
-// Region is a place as the snapshot knows it. Nodes are sorted by name.
+// Region is a place as the snapshot knows it.
 type Region struct {
 	Name     string
 	Location Point
-	Nodes    []Node
-	Drained  bool   // an operator's drain
-	Down     string // why no node of it can be used; empty when there is one
+	Nodes    []Node // sorted by name: those that take traffic; when there are none, the last that were known
+	Drained  bool   // an operator moves traffic away
+	Dead     bool   // no node of it is alive and reachable
 }
 
 // Policy chooses how a service orders its candidates.
@@ -61,13 +61,16 @@ type Place struct {
 	Weight  uint16
 }
 
-// Snapshot is the fleet at one moment. It is immutable once published; publishing swaps a pointer.
+// Snapshot is the fleet at one moment, made by NewSnapshot. It is immutable once published; publishing swaps a pointer.
 type Snapshot struct {
 	Regions  []Region // sorted by name
 	Services []Service
 	Panic    float64 // share of a service's regions, 0 to 1
 	AllDown  int     // index of the region that gets everybody when all are down, or -1: fail open
 	Version  uint64  // grows by one with each snapshot of a node
+
+	vectors []vector // of each region's location
+	hashes  []uint64 // of each region's name
 }
 
 // Client is whom a decision is for.
@@ -95,14 +98,14 @@ type Reason uint8
 const (
 	Chosen          Reason = iota // the best candidate
 	Farther                       // a candidate, but another is nearer
-	LowerWeight                   // a candidate as near as the best, passed over by weight
+	ByWeight                      // a candidate as near as the best: weight and a hash of the client preferred another
 	WeightZero                    // weight 0: only when no other region is left
 	Unmeasured                    // its state is unknown and another region is up
 	DrainedRegion                 // an operator drains it
 	NoPool                        // it has no origins for the service
-	NoNode                        // no live node
+	NoNode                        // none of its nodes is alive and reachable
 	PoolDown                      // its nodes find all of the service's origins there down
-	AllDownFallback               // passed over because the all-down policy names another region
+	AllDownFallback               // the all-down policy names another region
 )
 
 // Mode tells whether the decision was an ordinary one.
@@ -110,22 +113,24 @@ type Mode uint8
 
 // The modes.
 const (
-	Normal       Mode = iota
-	PanicMode         // more regions than the threshold look down: the observer is suspected, down regions are candidates
-	LastResort        // nothing is up or unknown: drained regions are used
-	AllDownMode       // every region is down: the all-down policy holds
-	Unservable        // no region has a pool for the service
+	Normal      Mode = iota
+	PanicMode        // more regions than the threshold look down: the observer is suspected, down regions are candidates
+	LastResort       // nothing is up or unknown: drained regions are used
+	AllDownMode      // every region is down: the all-down policy holds
+	Unservable       // no region has a pool for the service
 )
 
 // Choice is one region's place in a decision.
 type Choice struct {
-	Region     int // index into Snapshot.Regions
-	State      State
-	Reason     Reason
-	Source     Source
-	DistanceKM float64
-	Weight     uint16
-	Usable     bool
+	Region int // index into Snapshot.Regions
+	State  State
+	Reason Reason
+	Source Source
+	Weight uint16
+
+	tier   tier
+	near   int32   // the cosine in steps: grows with nearness; 0 without a distance
+	cosine float64 // of the angle between client and region; meaningful with Source Geography
 }
 
 // Decision is the answer for one client and service. Choices[:Usable] are the candidates, best first; the rest were

@@ -1,0 +1,145 @@
+package routing
+
+import (
+	"encoding/binary"
+	"math"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// NewSnapshot prepares s for deciding. Regions must be sorted by name and each service must have one place a region; both
+// are the caller's to see to. s must not be changed afterwards.
+func NewSnapshot(s Snapshot) *Snapshot {
+	s.vectors = make([]vector, len(s.Regions))
+	s.hashes = make([]uint64, len(s.Regions))
+	for i, r := range s.Regions {
+		s.vectors[i] = r.Location.vector()
+		s.hashes[i] = hashString(r.Name)
+	}
+	return &s
+}
+
+// Region finds a region by name, or -1.
+func (s *Snapshot) Region(name string) int {
+	i, ok := slices.BinarySearchFunc(s.Regions, name, func(r Region, n string) int { return strings.Compare(r.Name, n) })
+	if !ok {
+		return -1
+	}
+	return i
+}
+
+// Service finds a service by name, or -1.
+func (s *Snapshot) Service(name string) int {
+	return slices.IndexFunc(s.Services, func(v Service) bool { return v.Name == name })
+}
+
+// Addresses appends up to n addresses of one family to dst for the decision d: one of the best region's nodes, then one
+// of each next candidate's, then further nodes of the same regions. Clients use the later ones as their own fallback, so
+// while an up region exists the second address is of one, even when panic put a doubtful region first. Which node of a
+// region comes first depends on the client's key, so that the clients spread over the nodes and stay with them.
+func (s *Snapshot) Addresses(dst []netip.Addr, d Decision, key uint64, v6 bool, n int) []netip.Addr {
+	candidates := d.Choices[:d.Usable]
+	end := len(dst) + n
+	for rank := range s.mostNodes(candidates) {
+		for _, sure := range [...]bool{true, false} {
+			for i := range candidates {
+				first := rank == 0 && i == 0
+				if len(dst) == end || (first || candidates[i].State == Up) != sure {
+					continue
+				}
+				if a, ok := s.address(candidates[i].Region, key, v6, rank); ok {
+					dst = append(dst, a)
+				}
+			}
+		}
+	}
+	return dst
+}
+
+func (s *Snapshot) mostNodes(cs []Choice) int {
+	most := 0
+	for _, c := range cs {
+		most = max(most, len(s.Regions[c.Region].Nodes))
+	}
+	return most
+}
+
+// address is the address of the rank-th node of a region for a client: the nodes are rotated by the client's key.
+func (s *Snapshot) address(region int, key uint64, v6 bool, rank int) (netip.Addr, bool) {
+	nodes := s.Regions[region].Nodes
+	if rank >= len(nodes) {
+		return netip.Addr{}, false
+	}
+	first := int(mix(key) % uint64(len(nodes)))
+	for _, a := range nodes[(first+rank)%len(nodes)].Addrs {
+		if a.Is6() == v6 {
+			return a, true
+		}
+	}
+	return netip.Addr{}, false
+}
+
+// ClientPrefix is the part of a client's address that a decision may depend on: /24 for IPv4 and /48 for IPv6.
+func ClientPrefix(a netip.Addr) netip.Prefix {
+	a = a.Unmap()
+	bits := 24
+	if a.Is6() {
+		bits = 48
+	}
+	p, err := a.Prefix(bits)
+	if err != nil {
+		return netip.Prefix{}
+	}
+	return p
+}
+
+// ClientKey is the stable hash of a client's prefix. It is the same on every node and in every version, since all nodes
+// must give one client the same answer.
+func ClientKey(a netip.Addr) uint64 {
+	b := ClientPrefix(a).Addr().As16()
+	return mix(mix(binary.BigEndian.Uint64(b[:8])) ^ binary.BigEndian.Uint64(b[8:]))
+}
+
+// mix is the finaliser of SplitMix64 (Steele, Lea and Flood 2014).
+func mix(x uint64) uint64 {
+	x += 0x9e3779b97f4a7c15
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
+}
+
+// hashString is FNV-1a, 64 bits.
+func hashString(s string) uint64 {
+	h := uint64(14695981039346656037)
+	for i := range len(s) {
+		h = (h ^ uint64(s[i])) * 1099511628211
+	}
+	return h
+}
+
+// vector is a unit vector from the Earth's centre; the cosine of the angle between two places is their dot product, which
+// orders distances without trigonometry.
+type vector struct{ x, y, z float64 }
+
+func (p Point) vector() vector {
+	if !p.Located {
+		return vector{}
+	}
+	sinLat, cosLat := math.Sincos(p.Lat * math.Pi / 180)
+	sinLon, cosLon := math.Sincos(p.Lon * math.Pi / 180)
+	return vector{cosLat * cosLon, cosLat * sinLon, sinLat}
+}
+
+func (v vector) dot(w vector) float64 { return v.x*w.x + v.y*w.y + v.z*w.z }
+
+// earthRadiusKM is the mean radius of the Earth (IUGG).
+const earthRadiusKM = 6371.0088
+
+// DistanceKM is the great-circle distance between client and region in kilometres; ok is false when it is not known.
+func (c Choice) DistanceKM() (km float64, ok bool) {
+	if c.Source != Geography {
+		return 0, false
+	}
+	return earthRadiusKM * math.Acos(math.Min(1, math.Max(-1, c.cosine))), true
+}

@@ -1,0 +1,152 @@
+package upstream
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"strings"
+	"time"
+)
+
+// The limits of a transport. They bound what an origin may cost and are not in the config.
+const (
+	idleConns         = 256              // idle connections kept to one origin
+	idleConnTimeout   = 60 * time.Second // an idle connection is closed after it
+	keepAlive         = 15 * time.Second // between TCP keep-alive probes
+	maxResponseHeader = 256 << 10        // bytes; a larger response header is a CauseReset
+	expectContinue    = time.Second      // wait for a 100 before the body is sent all the same (RFC 9110 section 10.1.1)
+	h2Ping            = 15 * time.Second // silence on an HTTP/2 connection after which it is tested by a ping
+	h2PingTimeout     = 5 * time.Second  // a ping not answered by then closes the connection
+	h2WriteTimeout    = 10 * time.Second // a write that makes no progress for so long closes the connection
+	bufferSize        = 16 << 10         // bytes, of each connection's reader and of its writer
+)
+
+// dialFunc opens a connection.
+type dialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
+
+// dialKey is the context key under which an attempt tells the dialer its *dialSettings. net/http keeps a context's values
+// for the dial, but not its end: a connection that comes too late for its request serves the next.
+type dialKey struct{}
+
+type dialSettings struct {
+	connect   time.Duration // to connect, TLS included
+	onlyHTTP1 bool          // the connection is to be upgraded, which HTTP/2 doesn't know (RFC 9113 section 8.6)
+}
+
+// newTransport makes the transport to one origin. It uses no proxy, adds no Accept-Encoding and follows nothing.
+func newTransport(dial dialFunc, config *tls.Config) *http.Transport {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true)
+	return &http.Transport{
+		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			return dialPlain(ctx, dial, network, addr)
+		},
+		DialTLSContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			return dialTLS(ctx, dial, config, network, addr)
+		},
+		Protocols:              protocols,
+		DisableCompression:     true,
+		MaxIdleConns:           idleConns,
+		MaxIdleConnsPerHost:    idleConns,
+		IdleConnTimeout:        idleConnTimeout,
+		ExpectContinueTimeout:  expectContinue,
+		MaxResponseHeaderBytes: maxResponseHeader,
+		ReadBufferSize:         bufferSize,
+		WriteBufferSize:        bufferSize,
+		HTTP2: &http.HTTP2Config{
+			SendPingTimeout:  h2Ping,
+			PingTimeout:      h2PingTimeout,
+			WriteByteTimeout: h2WriteTimeout,
+		},
+	}
+}
+
+func settingsOf(ctx context.Context) dialSettings {
+	if s, ok := ctx.Value(dialKey{}).(*dialSettings); ok {
+		return *s
+	}
+	return dialSettings{connect: defaultConnect}
+}
+
+func dialPlain(ctx context.Context, dial dialFunc, network, addr string) (net.Conn, error) {
+	s := settingsOf(ctx)
+	ctx, cancel := context.WithTimeoutCause(ctx, s.connect, &timeoutError{"no connection", s.connect})
+	defer cancel()
+	c, err := dial(ctx, network, addr)
+	if err != nil {
+		return nil, &connectError{addr, causeOr(ctx, err)}
+	}
+	return c, nil
+}
+
+func dialTLS(ctx context.Context, dial dialFunc, config *tls.Config, network, addr string) (net.Conn, error) {
+	s := settingsOf(ctx)
+	ctx, cancel := context.WithTimeoutCause(ctx, s.connect, &timeoutError{"no TLS connection", s.connect})
+	defer cancel()
+	raw, err := dial(ctx, network, addr)
+	if err != nil {
+		return nil, &connectError{addr, causeOr(ctx, err)}
+	}
+	config = config.Clone()
+	if config.ServerName == "" {
+		host, _, err := net.SplitHostPort(addr)
+		if err != nil {
+			host = addr
+		}
+		config.ServerName = host
+	}
+	config.NextProtos = []string{"h2", "http/1.1"}
+	if s.onlyHTTP1 {
+		config.NextProtos = []string{"http/1.1"}
+	}
+	c := tls.Client(raw, config)
+	if err := c.HandshakeContext(ctx); err != nil {
+		_ = raw.Close()
+		return nil, &connectError{addr, fmt.Errorf("TLS: %w", causeOr(ctx, err))}
+	}
+	return c, nil
+}
+
+// causeOr is why the context ended, when it did; else err.
+func causeOr(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// tlsConfig is what TLS connections to origins start from: base, or the system's roots, with a session cache.
+func tlsConfig(base *tls.Config) *tls.Config {
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if base != nil {
+		config = base.Clone()
+	}
+	if config.ClientSessionCache == nil {
+		config.ClientSessionCache = tls.NewLRUClientSessionCache(8)
+	}
+	return config
+}
+
+// wantsWebSocket mirrors what net/http takes for a request that must not go over HTTP/2.
+func wantsWebSocket(h http.Header) bool {
+	if !strings.EqualFold(h.Get("Upgrade"), "websocket") {
+		return false
+	}
+	for _, line := range h["Connection"] {
+		for token := range strings.SplitSeq(line, ",") {
+			if strings.EqualFold(strings.TrimSpace(token), "upgrade") {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// withTrace adds an attempt's hooks to whatever hooks the caller has in ctx; both are called.
+func withTrace(ctx context.Context, a *attempt) context.Context {
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: a.gotConn, WroteRequest: a.wroteRequest})
+}

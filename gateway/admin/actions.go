@@ -1,0 +1,76 @@
+package admin
+
+import "time"
+
+// The kinds of a DrainTarget.
+const (
+	DrainRegion = "region"
+	DrainNode   = "node"
+)
+
+// DrainTarget names what is drained.
+type DrainTarget struct {
+	Kind string `json:"kind" doc:"What is drained." enum:"region,node"`
+	Name string `json:"name" doc:"Its name."`
+}
+
+// DrainSpec is how an operator wants something drained.
+type DrainSpec struct {
+	For    Duration `json:"for,omitzero" doc:"Undo the drain by itself after this long, from 1s to 365d; absent: until undrained."`
+	Reason string   `json:"reason,omitempty" doc:"Why, for the others: at most 512 bytes without control characters."`
+	Force  bool     `json:"force,omitempty" doc:"Drain even if what remains can not carry the load."`
+}
+
+// Drain is a drain in force.
+type Drain struct {
+	DrainTarget
+	Reason  string    `json:"reason,omitempty" doc:"Why, as the operator wrote."`
+	By      string    `json:"by" doc:"Who set it: the name of a token, or loopback."`
+	Since   time.Time `json:"since" doc:"When it was set."`
+	Expires time.Time `json:"expires,omitzero" doc:"When it ends by itself; absent: never."`
+}
+
+// DrainResult is what a change of a drain came to. It is durable on the answering node in any case; nodes in Missing
+// learn of it as soon as they are heard again.
+type DrainResult struct {
+	DrainTarget
+	Drained bool         `json:"drained" doc:"What holds now."`
+	Changed bool         `json:"changed" doc:"Something else held before."`
+	Drain   *Drain       `json:"drain,omitempty" doc:"The drain now in force; absent after an undrain."`
+	Applied List[string] `json:"applied" doc:"Nodes that know of it."`
+	Missing List[string] `json:"missing" doc:"Nodes that have not answered yet."`
+}
+
+// PurgeRequest asks for invalidation of a service's cached objects.
+type PurgeRequest struct {
+	Service string       `json:"service" doc:"The service whose objects are purged."`
+	URLs    List[string] `json:"urls" doc:"Absolute http or https URLs of hosts of the service, at most 1000 of at most 8192 bytes; every variant and both schemes go."`
+	Soft    bool         `json:"soft,omitempty" doc:"Mark stale instead of removing: a stale copy may still be served while it is refreshed or when the origin fails."`
+}
+
+// PurgeResult is what a purge came to so far. Nodes in Missing apply it as soon as they are heard again.
+type PurgeResult struct {
+	ID      string             `json:"id" doc:"Name of the purge, for GET /v1/purges/{id}."`
+	Service string             `json:"service" doc:"The service."`
+	URLs    List[string]       `json:"urls" doc:"The URLs."`
+	Soft    bool               `json:"soft" doc:"Marked stale instead of removed."`
+	By      string             `json:"by" doc:"Who asked: the name of a token, or loopback."`
+	Issued  time.Time          `json:"issued" doc:"When; objects fetched later survive."`
+	Removed int                `json:"removed" doc:"Objects removed (or marked stale) on the nodes in applied, together. 0: none of them held any."`
+	Applied List[PurgeApplied] `json:"applied" doc:"Nodes that applied it."`
+	Missing List[PurgeMissing] `json:"missing" doc:"Live nodes that have not said so within the timeout."`
+}
+
+// PurgeApplied is a node that applied a purge.
+type PurgeApplied struct {
+	Node    string `json:"node" doc:"Name of the node."`
+	Region  string `json:"region" doc:"Its region."`
+	Removed int    `json:"removed" doc:"Objects removed (or marked stale) there."`
+}
+
+// PurgeMissing is a node that has not applied a purge yet.
+type PurgeMissing struct {
+	Node   string `json:"node" doc:"Name of the node."`
+	Region string `json:"region" doc:"Its region."`
+	Reason string `json:"reason,omitempty" doc:"What is known of the cause, for instance unreachable."`
+}

@@ -1,0 +1,57 @@
+package admin
+
+// Explanation is where a client goes for a URL, and why: the same decision that DNS answers and requests follow.
+type Explanation struct {
+	URL      string                `json:"url" doc:"What was asked, as an absolute URL."`
+	Host     string                `json:"host" doc:"Its host name, normalised."`
+	Client   ExplainClient         `json:"client" doc:"Whom the decision is for."`
+	Service  string                `json:"service" doc:"The service that has the host."`
+	Mode     string                `json:"mode" doc:"Whether the decision was an ordinary one: a closed list of routing."`
+	ModeText string                `json:"mode_text" doc:"The mode in words."`
+	Regions  List[ExplainedRegion] `json:"regions" doc:"Every region: the candidates first, best first, then those passed over."`
+	Answer   *DNSAnswer            `json:"answer,omitempty" doc:"What DNS answers this client; absent where the host is in none of the fleet's zones."`
+	Route    *ExplainedRoute       `json:"route,omitempty" doc:"The route that matches; absent when none does and the answer is a 404."`
+	Pool     *ExplainedPool        `json:"pool,omitempty" doc:"The pool that the chosen region would use; absent without a usable region."`
+}
+
+// ExplainClient is a client and what is known of its place.
+type ExplainClient struct {
+	Address  string    `json:"address,omitempty" doc:"Its address; absent when the question named none."`
+	Country  string    `json:"country,omitempty" doc:"Its country, ISO 3166-1 alpha-2, where known."`
+	Location *Location `json:"location,omitempty" doc:"Its place, where known."`
+	Source   string    `json:"source" doc:"Where the place comes from, for instance geoip or none."`
+}
+
+// ExplainedRegion is one region's place in a decision.
+type ExplainedRegion struct {
+	Region         string       `json:"region" doc:"Name of the region."`
+	Rank           int          `json:"rank" doc:"1 is where the client goes; counted over all regions, passed-over ones behind the candidates."`
+	Usable         bool         `json:"usable" doc:"It is a candidate for this client."`
+	State          string       `json:"state" doc:"Its state for the service." enum:"up,unknown,draining,down"`
+	Reason         string       `json:"reason" doc:"Why it stands where it stands: a closed list of routing."`
+	ReasonText     string       `json:"reason_text" doc:"The reason in words."`
+	DistanceKM     *float64     `json:"distance_km,omitempty" doc:"Distance from the client; absent where either place is unknown."`
+	DistanceSource string       `json:"distance_source" doc:"Where the distance comes from." enum:"none,geography"`
+	Weight         int          `json:"weight" doc:"Its weight for the service."`
+	Nodes          List[string] `json:"nodes" doc:"Its nodes that take traffic, sorted."`
+}
+
+// DNSAnswer is what the fleet's name servers answer.
+type DNSAnswer struct {
+	Addresses List[string] `json:"addresses" doc:"Addresses, in the order of the answer."`
+	TTL       int          `json:"ttl_s" doc:"Time to live, in seconds."`
+	Scope     int          `json:"scope" doc:"Scope prefix length told to resolvers that send the client's subnet (RFC 7871)."`
+}
+
+// ExplainedRoute is the route that a request takes inside its service.
+type ExplainedRoute struct {
+	Index int    `json:"index" doc:"Its place in the config, from 0."`
+	Match string `json:"match" doc:"What it matches, for instance GET /api/*."`
+	Cache string `json:"cache" doc:"Its cache policy in words, for instance off or ttl 5m."`
+}
+
+// ExplainedPool is the pool that a request would use.
+type ExplainedPool struct {
+	Region  string       `json:"region" doc:"The pool's region, or any."`
+	Origins List[Origin] `json:"origins" doc:"Its origins."`
+}

@@ -1,0 +1,40 @@
+// Package dns answers for the fleet's zones: authoritative DNS over UDP and TCP, with each client steered to its region.
+//
+// It knows the protocol and the zones; which addresses suit which client is decided by package routing and reaches this
+// package through Steer, which package gateway implements over the current routing.Snapshot. No query waits for anything:
+// Steer answers from memory.
+//
+// # What a zone holds
+//
+// A name of a zone is, first match wins:
+//
+//	the apex              SOA and NS, and the addresses of a service that has this host
+//	a nameserver          the address of one live node, so that the zone's nameservers are spread over the regions
+//	a host that Steer has the addresses that Steer names, in its order, which is never shuffled
+//	an ancestor of these  nothing, but it exists (RFC 8020): no error, no data
+//	anything else         does not exist: NXDOMAIN
+//
+// A service host *.x covers every name below x, at any depth, as it does for HTTP requests. That is more than a wildcard
+// in a zone file covers (RFC 4592 stops it at names that exist), so that a name that would be served is never denied.
+//
+// Names outside every zone are REFUSED. Zones may nest; the longest one that contains a name answers.
+//
+// # What it takes part in
+//
+//	RFC 1034, 1035   A, AAAA, NS, SOA; compression; TCP
+//	RFC 2181 §9      TC where the answer does not fit, and only there: optional glue is dropped without it
+//	RFC 2308         negative answers carry the SOA, its TTL and minimum both the zone's negative TTL
+//	RFC 6891         EDNS(0); UDP answers of at most 1232 bytes; BADVERS
+//	RFC 7766         TCP with pipelining, a bound on connections and on idle time
+//	RFC 7871         client subnet: at most /24 and /56 of it are used, and the scope says how much mattered
+//	RFC 8482         ANY gets a HINFO record
+//	RFC 9619         exactly one question
+//
+// There is no DNSSEC, no zone transfer, no NOTIFY and no UPDATE: the zones come from the config and every node has them.
+//
+// # The wire
+//
+// Queries are parsed and answers are written here, in one pass and without garbage, and without a goroutine a packet.
+// github.com/miekg/dns gives the names and numbers and packs the config's names, and stands against us in the tests as
+// an independent reader; nothing of it shows in this package's API.
+package dns

@@ -1,0 +1,83 @@
+package dns
+
+import (
+	mdns "github.com/miekg/dns"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+)
+
+// Metrics counts what servers do. Made once a process; it survives reloads.
+type Metrics struct {
+	queries *prometheus.CounterVec
+
+	droppedMalformed, droppedResponse, droppedRate, droppedOversize prometheus.Counter
+	droppedTCPLimit, droppedTCPClient, droppedWrite                 prometheus.Counter
+	truncatedSize, truncatedRate                                    prometheus.Counter
+	tcpConnections                                                  prometheus.Gauge
+}
+
+// NewMetrics registers the metrics with reg; nil registers them nowhere.
+func NewMetrics(reg prometheus.Registerer) *Metrics {
+	f := promauto.With(reg)
+	dropped := f.NewCounterVec(prometheus.CounterOpts{
+		Name: "landfall_dns_dropped_total",
+		Help: "DNS queries that got no answer, and TCP connections that were closed unheard, by reason.",
+	}, []string{"reason"})
+	truncated := f.NewCounterVec(prometheus.CounterOpts{
+		Name: "landfall_dns_truncated_total",
+		Help: "DNS answers sent truncated, so that the client asks again over TCP, by reason.",
+	}, []string{"reason"})
+	return &Metrics{
+		queries: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "landfall_dns_queries_total",
+			Help: "DNS queries answered, by zone (empty outside all zones), type, rcode and the region that was chosen (empty without addresses).",
+		}, []string{"zone", "type", "rcode", "region"}),
+		droppedMalformed: dropped.WithLabelValues("malformed"),
+		droppedResponse:  dropped.WithLabelValues("not_a_query"),
+		droppedRate:      dropped.WithLabelValues("rate"),
+		droppedOversize:  dropped.WithLabelValues("oversize"),
+		droppedTCPLimit:  dropped.WithLabelValues("tcp_connections"),
+		droppedTCPClient: dropped.WithLabelValues("tcp_connections_per_client"),
+		droppedWrite:     dropped.WithLabelValues("write"),
+		truncatedSize:    truncated.WithLabelValues("size"),
+		truncatedRate:    truncated.WithLabelValues("rate"),
+		tcpConnections: f.NewGauge(prometheus.GaugeOpts{
+			Name: "landfall_dns_tcp_connections",
+			Help: "Open DNS connections over TCP.",
+		}),
+	}
+}
+
+// count counts one answer.
+func (m *Metrics) count(q *query, r *reply) {
+	zone := ""
+	if r.zone != nil {
+		zone = r.zone.label
+	}
+	qtype := "other"
+	if q.question != nil {
+		qtype = typeLabel(q.qtype)
+	}
+	m.queries.WithLabelValues(zone, qtype, rcodeLabel(r.rcode), r.region).Inc()
+}
+
+// forget drops the series of a zone that is served no longer.
+func (m *Metrics) forget(zone string) { m.queries.DeletePartialMatch(prometheus.Labels{"zone": zone}) }
+
+// typeLabel is a query type's label, from a closed list.
+func typeLabel(t uint16) string {
+	switch t {
+	case mdns.TypeA, mdns.TypeAAAA, mdns.TypeNS, mdns.TypeSOA, mdns.TypeANY, mdns.TypeHTTPS, mdns.TypeSVCB, mdns.TypeMX,
+		mdns.TypeTXT, mdns.TypeCNAME, mdns.TypeCAA, mdns.TypeDS, mdns.TypeDNSKEY, mdns.TypePTR, mdns.TypeSRV,
+		mdns.TypeAXFR, mdns.TypeIXFR:
+		return mdns.TypeToString[t]
+	}
+	return "other"
+}
+
+func rcodeLabel(rcode int) string {
+	if rcode == mdns.RcodeBadVers {
+		return "BADVERS" // the library calls 16 BADSIG, which it is in TSIG records
+	}
+	return mdns.RcodeToString[rcode]
+}

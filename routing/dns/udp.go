@@ -1,0 +1,90 @@
+package dns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	firstPause = 5 * time.Millisecond
+	lastPause  = time.Second
+)
+
+// serveUDP answers on conn with a fixed number of workers that share it. There is no queue of our own: while all workers
+// are busy, the kernel keeps packets up to the socket's buffer and drops the newest past it.
+func (s *Server) serveUDP(ctx context.Context, conn *net.UDPConn) error {
+	defer conn.Close()
+	local := newLocalAddr(conn)
+	g, ctx := errgroup.WithContext(ctx)
+	// Workers in a read return; one that answers finishes first. The socket is closed when all are done.
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	for range s.workers {
+		g.Go(func() error { return s.udpWorker(ctx, conn, local) })
+	}
+	return g.Wait()
+}
+
+func (s *Server) udpWorker(ctx context.Context, conn *net.UDPConn, local localAddr) error {
+	in := make([]byte, maxUDP+1)
+	out := make([]byte, 0, maxUDP)
+	oob := make([]byte, local.size)
+	pause := firstPause
+	for ctx.Err() == nil {
+		n, oobn, _, from, err := conn.ReadMsgUDPAddrPort(in, oob)
+		if err != nil {
+			if err := s.readFailed(ctx, "UDP", err, &pause); err != nil {
+				return err
+			}
+			continue
+		}
+		pause = firstPause
+		if n > maxUDP { // cut off, so it can't be parsed
+			s.metrics.droppedOversize.Inc()
+			continue
+		}
+		if out = s.Respond(out[:0], in[:n], from, false); out != nil {
+			s.send(conn, out, local.source(oob[:oobn]), from)
+		} else {
+			out = in[:0:0]
+		}
+	}
+	return nil
+}
+
+func (s *Server) send(conn *net.UDPConn, msg, oob []byte, to netip.AddrPort) {
+	// A full send buffer makes this wait for the network card, which takes no longer than that takes.
+	if _, _, err := conn.WriteMsgUDPAddrPort(msg, oob, to); err != nil {
+		s.metrics.droppedWrite.Inc() // a client that can't be reached, such as port 0: not our trouble
+	}
+}
+
+// readFailed decides about an error of a socket that is read in a loop: nil means to go on, after a pause that doubles
+// from time to time, so that a lasting failure costs nothing and fills no log.
+func (s *Server) readFailed(ctx context.Context, what string, err error, pause *time.Duration) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	if errors.Is(err, net.ErrClosed) {
+		return fmt.Errorf("dns %s socket was closed by somebody else: %w", what, err)
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("dns %s socket has a deadline that was not set here: %w", what, err)
+	}
+	s.log.Warn("dns socket fails, trying again", "socket", what, "error", err, "pause", *pause)
+	t := time.NewTimer(*pause)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+	*pause = min(*pause*2, lastPause)
+	return nil
+}

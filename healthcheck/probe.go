@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strings"
 	"time"
@@ -38,37 +39,48 @@ type outcome struct {
 	took   time.Duration
 }
 
-// probe makes one request. Redirects are not followed: a 3xx is a status like any other.
+// probe makes one request. Redirects are not followed: a 3xx is a status like any other. When a connection that was kept
+// from an earlier probe turns out to be broken, the request is made once more on a fresh one: that an origin closed an idle
+// connection, or said GOAWAY, is no failure.
 func probe(ctx context.Context, rt http.RoundTripper, origin string, check configs.Check, now func() time.Time) outcome {
 	start := now()
 	ctx, cancel := context.WithTimeout(ctx, check.Timeout.D())
 	defer cancel()
-	result, detail := request(ctx, rt, origin, check)
+	result, detail, reused := request(ctx, rt, origin, check)
+	if result == resultReset && reused {
+		result, detail, _ = request(ctx, rt, origin, check)
+	}
 	end := now()
 	return outcome{result, detail, end, end.Sub(start)}
 }
 
-func request(ctx context.Context, rt http.RoundTripper, origin string, check configs.Check) (result, detail string) {
+func request(ctx context.Context, rt http.RoundTripper, origin string, check configs.Check) (result, detail string, reused bool) {
 	u, err := probeURL(origin, check.Path)
 	if err != nil {
-		return resultConnect, err.Error()
+		return resultConnect, err.Error(), false
 	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, u, nil)
+	trace := &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { reused = i.Reused }}
+	r, err := http.NewRequestWithContext(httptrace.WithClientTrace(ctx, trace), http.MethodGet, u, nil)
 	if err != nil {
-		return resultConnect, fmt.Sprintf("the probe's URL %s can't be used: %v", u, err)
+		return resultConnect, fmt.Sprintf("the probe's URL %s can't be used: %v", u, err), false
 	}
 	r.Host = check.Host // empty: the origin's own
 	r.Header.Set("User-Agent", probeUserAgent)
 	resp, err := rt.RoundTrip(r)
+	if err == nil && ctx.Err() != nil { // too late is too late, whatever the transport thinks
+		_ = resp.Body.Close()
+		err = ctx.Err()
+	}
 	if err != nil {
-		return explain(ctx, check, err)
+		result, detail = explain(ctx, check, err)
+		return result, detail, reused
 	}
 	_, _ = io.CopyN(io.Discard, resp.Body, maxProbeBody)
 	_ = resp.Body.Close()
 	if check.Expect.Contains(resp.StatusCode) {
-		return resultOK, fmt.Sprintf("GET %s answered %d", check.Path, resp.StatusCode)
+		return resultOK, fmt.Sprintf("GET %s answered %d", check.Path, resp.StatusCode), reused
 	}
-	return resultStatus, fmt.Sprintf("GET %s answered %d, expected %s", check.Path, resp.StatusCode, span(check.Expect))
+	return resultStatus, fmt.Sprintf("GET %s answered %d, expected %s", check.Path, resp.StatusCode, span(check.Expect)), reused
 }
 
 func probeURL(origin, path string) (string, error) {

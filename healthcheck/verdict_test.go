@@ -1,0 +1,95 @@
+package healthcheck
+
+import (
+	"testing"
+
+	"landfall/routing"
+)
+
+func TestReachable(t *testing.T) {
+	sees := func(observer, region string, unreachable ...string) Observation {
+		return Observation{observer, region, unreachable}
+	}
+	tests := map[string]struct {
+		obs      []Observation
+		quorum   string
+		want     bool
+		evidence string
+	}{
+		"nobody looks": {nil, "majority", true, "no observer in another region"},
+		"only its own region looks": {
+			[]Observation{sees("x2", "x", "x1")}, "any", true, "no observer in another region",
+		},
+		"its own word doesn't count": {
+			[]Observation{sees("x1", "y", "x1")}, "any", true, "no observer in another region",
+		},
+		"all reach it": {
+			[]Observation{sees("a1", "a"), sees("b1", "b", "c1")}, "any", true, "reached from a (a1), b (b1)",
+		},
+		"one of three moves nothing": {
+			[]Observation{sees("a1", "a", "x1"), sees("b1", "b"), sees("c1", "c")}, "majority", true,
+			"unreachable from a (a1), reached from b (b1), c (c1); 2 of 3 regions must agree",
+		},
+		"two of three agree": {
+			[]Observation{sees("a1", "a", "x1"), sees("b1", "b", "x1"), sees("c1", "c")}, "majority", false,
+			"unreachable from a (a1), b (b1), reached from c (c1); 2 of 3 regions must agree",
+		},
+		"half is no majority": {
+			[]Observation{sees("a1", "a", "x1"), sees("b1", "b")}, "majority", true,
+			"unreachable from a (a1), reached from b (b1); 2 of 2 regions must agree",
+		},
+		"many nodes of one region are one voice": {
+			[]Observation{sees("a1", "a", "x1"), sees("a2", "a", "x1"), sees("a3", "a", "x1"), sees("b1", "b"), sees("c1", "c")},
+			"majority", true, "unreachable from a (a1, a2, a3), reached from b (b1), c (c1); 2 of 3 regions must agree",
+		},
+		"one that reaches it speaks for its region": {
+			[]Observation{sees("a1", "a", "x1"), sees("a2", "a"), sees("b1", "b", "x1")}, "majority", true,
+			"unreachable from b (b1), reached from a (a2); 2 of 2 regions must agree",
+		},
+		"two regions: the other decides": {
+			[]Observation{sees("a1", "a", "x1"), sees("x2", "x")}, "majority", false,
+			"unreachable from a (a1); 1 of 1 regions must agree",
+		},
+		"any": {
+			[]Observation{sees("a1", "a", "x1"), sees("b1", "b")}, "any", false,
+			"unreachable from a (a1), reached from b (b1); 1 of 2 regions must agree",
+		},
+		"all": {
+			[]Observation{sees("a1", "a", "x1"), sees("b1", "b", "x1"), sees("c1", "c")}, "all", true,
+			"unreachable from a (a1), b (b1), reached from c (c1); 3 of 3 regions must agree",
+		},
+		"an observer that is told of twice counts once": {
+			[]Observation{sees("a1", "a", "x1", "x1"), sees("a1", "a", "x1")}, "all", false,
+			"unreachable from a (a1); 1 of 1 regions must agree",
+		},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			ok, evidence := Reachable("x1", "x", tt.obs, tt.quorum)
+			if ok != tt.want || evidence != tt.evidence {
+				t.Errorf("got %v, %q\nwant %v, %q", ok, evidence, tt.want, tt.evidence)
+			}
+		})
+	}
+}
+
+func TestPoolState(t *testing.T) {
+	const up, unknown, draining, down = routing.Up, routing.Unknown, routing.Draining, routing.Down
+	for _, tt := range []struct {
+		reports []routing.State
+		want    routing.State
+	}{
+		{nil, unknown},
+		{[]routing.State{up}, up},
+		{[]routing.State{down}, down},
+		{[]routing.State{down, down}, down},
+		{[]routing.State{down, up, down}, up},
+		{[]routing.State{down, unknown}, unknown},
+		{[]routing.State{unknown}, unknown},
+		{[]routing.State{draining, down}, unknown},
+	} {
+		if got := PoolState(tt.reports); got != tt.want {
+			t.Errorf("PoolState(%v) = %v, want %v", tt.reports, got, tt.want)
+		}
+	}
+}

@@ -35,7 +35,7 @@ func (r *report) missing(f field, path string) {
 	if r.written(path) {
 		what = "must not be empty"
 	}
-	r.fault(path, "%s: %s", what, f.doc)
+	r.fault(path, "%s. %s", what, f.doc)
 }
 
 func (r *report) oneOf(word string, known []string, path string) {

@@ -24,7 +24,7 @@ type decoder struct {
 	lookup func(string) (string, bool)
 	shapes map[reflect.Type]shape
 
-	following map[*yaml.Node]bool // the anchors whose alias is being followed
+	following map[*yaml.Node]bool // the anchors whose values are being decoded
 	budget    int                 // values that may still be decoded
 }
 
@@ -57,14 +57,15 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, f field, path string) {
 		return
 	}
 	if n.Kind == yaml.AliasNode {
-		target := n.Alias
-		if d.following[target] || len(d.following) > maxNested {
-			d.spoil(n, path, "the alias *%s stands inside its own anchor, or more than %d aliases deep", n.Value, maxNested)
+		if d.following[n.Alias] || len(d.following) > maxNested {
+			d.spoil(n, path, "the alias *%s stands inside its own anchor, or more than %d anchors deep", n.Value, maxNested)
 			return
 		}
-		d.following[target] = true
-		defer delete(d.following, target)
-		n = target
+		n = n.Alias
+	}
+	if n.Anchor != "" {
+		d.following[n] = true
+		defer delete(d.following, n)
 	}
 	d.note(n, path)
 	if n.Style&yaml.TaggedStyle != 0 && !strings.HasPrefix(n.Tag, "!!") {
@@ -88,6 +89,7 @@ func (d *decoder) spend(n *yaml.Node, count int) bool {
 		return false
 	}
 	if d.budget -= count; d.budget < 0 {
+		d.spoiled("") // the rest would be faults of what was not decoded
 		d.add(n.Line, n.Column, "", fmt.Sprintf("the aliases of this file stand for more than %d values: write them out, or use fewer", maxExpanded))
 	}
 	return d.budget >= 0
@@ -255,9 +257,9 @@ func (d *decoder) merged(n *yaml.Node, path string) []entry {
 		case s.Kind != yaml.MappingNode:
 			d.add(n.Line, n.Column, path, "<< merges mappings only, got "+kindName(s))
 		case d.following[s] || len(d.following) > maxNested:
-			d.add(n.Line, n.Column, path, fmt.Sprintf("<< merges a mapping into itself, or more than %d aliases deep", maxNested))
+			d.add(n.Line, n.Column, path, fmt.Sprintf("<< merges a mapping into itself, or more than %d anchors deep", maxNested))
 		default:
-			d.following[s] = true
+			d.following[s] = true // an anchor's mapping, if it is not written out after the <<
 			out = append(out, d.entries(s, path)...)
 			delete(d.following, s)
 		}

@@ -230,16 +230,28 @@ func plainName(s string) bool {
 	return s != ""
 }
 
-// nearest is the candidate that word was probably meant to be, or "". The bound grows with the word: one slip in a short
-// word, a third of a long one.
+// nearest is the candidate that word was probably meant to be, or "": one within a few slips, where two letters swapped
+// count as two, else one that begins like it (warning, warn).
 func nearest(word string, candidates []string) string {
-	best, bestDistance := "", max(1, len(word)/3)+1
+	if len(word) > 64 || strings.Trim(word, "0123456789") == "" {
+		return ""
+	}
+	slips := 1
+	if len(word) > 3 {
+		slips = max(2, len(word)/3)
+	}
+	best, bestDistance := "", slips+1
 	for _, c := range candidates {
-		if len(word) > 64 || len(c) > 64 {
+		if len(c) > 64 {
 			continue
 		}
 		if d := levenshtein.ComputeDistance(strings.ToLower(word), strings.ToLower(c)); d < bestDistance {
 			best, bestDistance = c, d
+		}
+	}
+	for _, c := range candidates {
+		if best == "" && min(len(word), len(c)) > 3 && (strings.HasPrefix(word, c) || strings.HasPrefix(c, word)) {
+			best = c
 		}
 	}
 	return best

@@ -13,7 +13,6 @@ import (
 	"reflect"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -95,14 +94,15 @@ func (r *report) document(data []byte) *yaml.Node {
 		r.add(0, 0, "", fmt.Sprintf("the file is larger than %s", Size(maxFile)))
 		return nil
 	}
-	dec := yaml.NewDecoder(bytes.NewReader(data))
+	lines := &lineReader{rest: data}
+	dec := yaml.NewDecoder(lines)
 	var doc, more yaml.Node
 	switch err := decodeNode(dec, &doc); {
 	case errors.Is(err, io.EOF):
 		r.add(0, 0, "", "the file is empty; the smallest config is "+smallest)
 		return nil
 	case err != nil:
-		r.syntax(data, err)
+		r.syntax(data, lines.count, err)
 		return nil
 	}
 	switch err := decodeNode(dec, &more); {
@@ -110,7 +110,7 @@ func (r *report) document(data []byte) *yaml.Node {
 		r.add(more.Line, more.Column, "", "a second document begins here; a config is one document, so remove the --- or what follows it")
 		return nil
 	case !errors.Is(err, io.EOF):
-		r.syntax(data, err)
+		r.syntax(data, lines.count, err)
 		return nil
 	}
 	root := doc.Content[0]
@@ -136,7 +136,28 @@ func decodeNode(dec *yaml.Decoder, to *yaml.Node) (err error) {
 	return dec.Decode(to)
 }
 
-var syntaxPattern = regexp.MustCompile(`^(?:yaml: )?(?:line ([0-9]+): )?((?s:.*))$`)
+// lineReader hands out its bytes line by line, so that the line the parser stopped at is known: the one that it names
+// itself is often that of the block around.
+type lineReader struct {
+	rest  []byte
+	count int // lines handed out
+}
+
+func (r *lineReader) Read(p []byte) (int, error) {
+	if len(r.rest) == 0 {
+		return 0, io.EOF
+	}
+	end := bytes.IndexByte(r.rest, '\n') + 1
+	if end == 0 {
+		end = len(r.rest)
+	}
+	n := copy(p, r.rest[:end])
+	r.rest = r.rest[n:]
+	if n == end {
+		r.count++
+	}
+	return n, nil
+}
 
 // syntaxHints say what to do about the parser's commonest complaints.
 var syntaxHints = [...]struct{ says, hint string }{
@@ -144,23 +165,18 @@ var syntaxHints = [...]struct{ says, hint string }{
 	{"did not find expected key", "check the indentation, the quotes and the commas of this line and the one before"},
 	{"did not find expected '-' indicator", "every element of a list begins with - at the same indentation"},
 	{"did not find expected ',' or", "a [ or { before here is not closed, or a comma is missing"},
+	{"did not find expected <document start>", "a config is one document, so remove what follows it"},
 	{"unknown anchor", "an alias (*name) needs an anchor (&name) before it; a value that begins with * needs quotes"},
 	{"did not find expected alphabetic or numeric character", `a value that begins with * or & needs quotes, such as "*" or "*.example.com"`},
 	{"found unexpected end of stream", "a quote is not closed"},
 	{"found character that cannot start any token", "a value that begins with @, ` or % needs quotes"},
 }
 
-// syntax reports what the parser says of data.
-func (r *report) syntax(data []byte, err error) {
-	m := syntaxPattern.FindStringSubmatch(err.Error())
-	line, msg := 0, m[2]
-	if n, err := strconv.Atoi(m[1]); err == nil {
-		line = n
-	}
-	lines := bytes.Split(data, []byte("\n"))
-	tab := func(at int) bool {
-		return at >= 1 && at <= len(lines) && bytes.Contains(lines[at-1][:indent(lines[at-1])], []byte("\t"))
-	}
+var syntaxPattern = regexp.MustCompile(`^(?:yaml: )?(?:line [0-9]+: )?((?s:.*))$`)
+
+// syntax reports what the parser says of data, having read as far as the line at.
+func (r *report) syntax(data []byte, at int, err error) {
+	msg := syntaxPattern.FindStringSubmatch(err.Error())[1]
 	hint := ""
 	for _, h := range syntaxHints {
 		if strings.Contains(msg, h.says) {
@@ -168,13 +184,16 @@ func (r *report) syntax(data []byte, err error) {
 			break
 		}
 	}
-	if tab(line) || tab(line+1) {
-		hint = "; indent with spaces, YAML knows no tabs"
+	if lines := bytes.Split(data, []byte("\n")); at >= 1 && at <= len(lines) && tabbed(lines[at-1]) {
+		hint = "; indent with spaces, as YAML knows no tabs"
 	}
-	r.add(line, 0, "", "this is not YAML: "+msg+hint)
+	r.add(at, 0, "", "this is not YAML: "+msg+hint)
 }
 
-func indent(line []byte) int { return len(line) - len(bytes.TrimLeft(line, " \t")) }
+// tabbed tells whether a line is indented with a tab.
+func tabbed(line []byte) bool {
+	return bytes.ContainsRune(line[:len(line)-len(bytes.TrimLeft(line, " \t"))], '\t')
+}
 
 // resolvePaths puts dir before the relative paths that c names.
 func resolvePaths(c *Config, dir string) {

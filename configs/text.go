@@ -36,8 +36,8 @@ func (d *Duration) UnmarshalText(text []byte) error {
 		*d = 0
 		return nil
 	}
-	if s == "" || strings.Trim(s, "0123456789.") == "" {
-		return fmt.Errorf("%q has no unit: write %s", s, durationForms)
+	if decimalPattern.MatchString(s) {
+		return fmt.Errorf("%q has no unit: write %ss for seconds, or %s", s, s, durationForms)
 	}
 	if strings.ContainsAny(s, "+-") {
 		return fmt.Errorf("%q has a sign: write %s", s, durationForms)
@@ -53,7 +53,7 @@ func (d *Duration) UnmarshalText(text []byte) error {
 	} else {
 		rest = s
 	}
-	if rest != "" {
+	if rest != "" || !ok {
 		more, err := time.ParseDuration(rest)
 		if err != nil || more > math.MaxInt64-total {
 			return fmt.Errorf("%q is not a duration: write %s", s, durationForms)
@@ -164,7 +164,7 @@ func (p *Percent) UnmarshalText(text []byte) error {
 		return fmt.Errorf("%q is not a share: write %s", s, percentForms)
 	}
 	if !ok {
-		return fmt.Errorf("%q has no %%: write %s", s, percentForms)
+		return fmt.Errorf("%q has no %%, so it might mean a part of 1 or of 100: write %s", s, percentForms)
 	}
 	// The power of ten is part of the text that is read, so that 0.1% is the float nearest to 0.001.
 	v, err := strconv.ParseFloat(number+"e-2", 64)
@@ -212,7 +212,7 @@ func (r *Rate) UnmarshalText(text []byte) error {
 		return fmt.Errorf("%q is not a rate: write %s", s, rateForms)
 	}
 	if !ok {
-		return fmt.Errorf("%q does not say per what: write %s", s, rateForms)
+		return fmt.Errorf("%q does not say per what: write %s/s for each second, or %s", s, s, rateForms)
 	}
 	n, err := strconv.ParseFloat(number, 64)
 	if err != nil {

@@ -53,7 +53,11 @@ func (v *validator) name(path, what, name string) {
 // region checks that a key is a region of the fleet, or one of the other words allowed there.
 func (v *validator) region(path, name string, others ...string) {
 	known := append(v.c.RegionNames(), others...)
-	if !slices.Contains(known, name) && !v.badAbove("regions") {
+	switch {
+	case slices.Contains(known, name) || v.badAbove("regions"):
+	case !v.written("regions"):
+		v.fault(path, `%q is not a region of this fleet, which names none and so has only "local": add it under regions`, name)
+	default:
 		v.fault(path, "%q is not a region of this fleet%s (known: %s)", name, meant(name, known), strings.Join(known, ", "))
 	}
 }
@@ -84,6 +88,10 @@ func (v *validator) meshKeys() {
 	first := make(map[string]int)
 	for i, key := range v.c.Mesh.Key {
 		path := v.element("mesh.key", i)
+		if key == "" {
+			v.fault(path, "is empty: it must be 32 bytes in base64; make one with openssl rand -base64 32")
+			continue
+		}
 		raw, err := base64.StdEncoding.DecodeString(key)
 		if err != nil {
 			v.fault(path, "is not base64: it must be 32 bytes in base64; make one with openssl rand -base64 32")
@@ -99,14 +107,17 @@ func (v *validator) meshKeys() {
 
 func (v *validator) meshTLS() {
 	files := v.c.Mesh.TLS
-	some := files != MeshTLS{}
+	if v.c.Listen.Peer != "" && files == (MeshTLS{}) {
+		if !v.unsure("mesh.tls") {
+			v.fault("listen.peer", "needs mesh.tls, the certificates by which nodes know each other: give ca, cert and key")
+		}
+		return
+	}
 	for _, f := range []struct{ key, value string }{{"ca", files.CA}, {"cert", files.Cert}, {"key", files.Key}} {
 		path := "mesh.tls." + f.key
 		switch {
 		case f.value != "":
-		case v.c.Listen.Peer != "":
-			v.fault(path, "is required by listen.peer, as nodes show each other certificates: name a PEM file")
-		case some:
+		case files != (MeshTLS{}):
 			v.fault(path, "is required: mesh.tls needs all of ca, cert and key")
 		}
 	}

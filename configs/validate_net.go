@@ -131,8 +131,10 @@ func (v *validator) dns() {
 func (v *validator) zone(path, name string, z Zone) {
 	if plain := strings.ToLower(strings.TrimSuffix(name, ".")); plain != name && validDomain(plain) {
 		v.fault(path, "write the zone as %s: in lower case, without a final dot", plain)
+		name = plain
 	} else if !validDomain(name) {
 		v.fault(path, "%q is not a domain name such as edge.example.com", name)
+		name = "zone.invalid" // so that its name servers are judged on their own
 	}
 	servers := join(path, "nameservers")
 	if len(z.Nameservers) == 0 {
@@ -154,7 +156,10 @@ func (v *validator) nameserver(path, server, zone string) string {
 	name, absolute := strings.CutSuffix(strings.ToLower(server), ".")
 	if !absolute {
 		if name == zone || strings.HasSuffix(name, "."+zone) {
-			fix := v.fix(path, "write %q, or %q", strings.TrimSuffix(strings.TrimSuffix(name, zone), "."), name+".")
+			fix := v.fix(path, "write %q", name+".")
+			if short := strings.TrimSuffix(strings.TrimSuffix(name, zone), "."); short != "" {
+				fix = v.fix(path, "write %q or %q", short, name+".")
+			}
 			v.fault(path, "%s would mean %s.%s, as a name without a final dot is relative to the zone%s", v.show(path, server), name, zone, fix)
 			return ""
 		}

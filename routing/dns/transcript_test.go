@@ -73,7 +73,7 @@ func compare(t *testing.T, file, want, got string) {
 }
 
 // exchange sends the query that line describes and tells the answer, line by line.
-func exchange(t *testing.T, s *Server, line string) string {
+func exchange(t testing.TB, s *Server, line string) string {
 	t.Helper()
 	msg, from, tcp := parseQuery(t, line)
 	res := s.Respond(nil, msg, from, tcp)
@@ -114,7 +114,7 @@ func rcodeOf(m *mdns.Msg) string {
 }
 
 // parseQuery builds the query of a transcript.
-func parseQuery(t *testing.T, line string) (msg []byte, from netip.AddrPort, tcp bool) {
+func parseQuery(t testing.TB, line string) (msg []byte, from netip.AddrPort, tcp bool) {
 	t.Helper()
 	fields := strings.Fields(line)
 	from = resolverAddr
@@ -186,6 +186,12 @@ func parseQuery(t *testing.T, line string) (msg []byte, from netip.AddrPort, tcp
 	return msg, from, tcp
 }
 
+func wireOf(t testing.TB, line string) []byte {
+	t.Helper()
+	msg, _, _ := parseQuery(t, line)
+	return msg
+}
+
 func subnetOption(p netip.Prefix) *mdns.EDNS0_SUBNET {
 	o := &mdns.EDNS0_SUBNET{Code: mdns.EDNS0SUBNET, Family: 1, SourceNetmask: uint8(p.Bits()), Address: p.Addr().AsSlice()}
 	if p.Addr().Is6() {
@@ -194,7 +200,7 @@ func subnetOption(p netip.Prefix) *mdns.EDNS0_SUBNET {
 	return o
 }
 
-func number(t *testing.T, s string, names map[string]uint16) uint16 {
+func number(t testing.TB, s string, names map[string]uint16) uint16 {
 	t.Helper()
 	if v, ok := names[s]; ok {
 		return v

@@ -50,17 +50,16 @@ func (s *Server) udpWorker(ctx context.Context, conn *net.UDPConn, local localAd
 			s.metrics.droppedOversize.Inc()
 			continue
 		}
-		if out = s.Respond(out[:0], in[:n], from, false); out != nil {
+		if res := s.Respond(out[:0], in[:n], from, false); res != nil {
+			out = res // it may have grown
 			s.send(conn, out, local.source(oob[:oobn]), from)
-		} else {
-			out = in[:0:0]
 		}
 	}
 	return nil
 }
 
 func (s *Server) send(conn *net.UDPConn, msg, oob []byte, to netip.AddrPort) {
-	// A full send buffer makes this wait for the network card, which takes no longer than that takes.
+	// A full send buffer makes this wait until the network card has sent some of it.
 	if _, _, err := conn.WriteMsgUDPAddrPort(msg, oob, to); err != nil {
 		s.metrics.droppedWrite.Inc() // a client that can't be reached, such as port 0: not our trouble
 	}

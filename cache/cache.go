@@ -1,0 +1,176 @@
+package cache
+
+import (
+	"context"
+	"hash/maphash"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+)
+
+const (
+	defaultMaxObject   = 32 << 20
+	defaultFillTimeout = 5 * time.Minute
+
+	// patience is how long a request waits for the header of a fetch that it joined before it goes on its own.
+	patience = 10 * time.Second
+	// retryAfter is how long a stale object is served without asking again after its revalidation failed, where it may
+	// be served at all.
+	retryAfter = time.Second
+
+	copyBuffer = 32 << 10
+)
+
+// Fetch asks the origin: through compression, the choice of a region and a pool. It returns once the response's header
+// is there; the body streams, and must fail when it ends early. It may be called from another goroutine than Serve was,
+// concurrently, and after Serve has returned (fetches outlive a client that leaves, and refreshes have none): it must
+// not touch the client's ResponseWriter, and ctx, which the request carries too, is not the client's then, though it has
+// its values. The request may be changed freely unless it passes (then it is the one given to Serve).
+type Fetch func(ctx context.Context, r *http.Request) (*http.Response, error)
+
+// Policy is a route's cache policy. The durations fill in what a response doesn't say; they override nothing.
+type Policy struct {
+	Off                  bool           // nothing is stored or served from the store
+	TTL                  *time.Duration // freshness of a 200, 203, 204, 300, 301 or 308 without any of its own; nil: such are not stored
+	StaleWhileRevalidate *time.Duration // RFC 5861; nil: 0
+	StaleIfError         *time.Duration // RFC 5861; nil: 0
+	NoCollapse           bool           // each miss makes a fetch of its own
+}
+
+// Options configure a Cache.
+type Options struct {
+	MaxBytes  int64 // of objects stored and being stored, overhead included; 0 or less: nothing is stored
+	MaxObject int64 // largest body stored, at most half of MaxBytes; 0: 32 MiB
+	Now       func() time.Time
+	Metrics   *Metrics     // nil: not exported
+	Logger    *slog.Logger // nil: silent
+
+	// FillTimeout is how long a fetch goes on for the store alone, when nobody waits for it or reads it. 0: 5 minutes.
+	FillTimeout time.Duration
+}
+
+// Cache is a shared HTTP cache in memory. Its methods may be called concurrently.
+type Cache struct {
+	store       *store
+	marks       *marks
+	metrics     *Metrics
+	logger      *slog.Logger
+	now         func() time.Time
+	maxObject   int64
+	fillTimeout time.Duration
+	buffers     sync.Pool // *[copyBuffer]byte
+
+	life    sync.Mutex
+	closed  bool
+	running sync.WaitGroup // fetches
+}
+
+// New makes a cache. Close ends it.
+func New(o Options) *Cache {
+	c := &Cache{metrics: o.Metrics, logger: o.Logger, now: o.Now, fillTimeout: o.FillTimeout}
+	if c.metrics == nil {
+		c.metrics = NewMetrics(nil)
+	}
+	if c.logger == nil {
+		c.logger = slog.New(slog.DiscardHandler)
+	}
+	if c.now == nil {
+		c.now = time.Now
+	}
+	if c.fillTimeout <= 0 {
+		c.fillTimeout = defaultFillTimeout
+	}
+	if o.MaxObject <= 0 {
+		o.MaxObject = defaultMaxObject
+	}
+	o.MaxBytes = max(o.MaxBytes, 0)
+	c.maxObject = min(o.MaxObject, o.MaxBytes/2)
+	c.buffers.New = func() any { return new([copyBuffer]byte) }
+	seed := maphash.MakeSeed()
+	c.marks = &marks{seed: seed, start: c.now()}
+	c.store = newStore(seed, &budget{
+		max: o.MaxBytes, maxFill: int64(float64(o.MaxBytes) * fillShare), metrics: c.metrics,
+	})
+	return c
+}
+
+// Close waits for the fetches under way: those that nobody reads are cancelled, the others end with their readers. What
+// is stored is dropped. A request that comes later passes to the origin.
+func (c *Cache) Close() {
+	c.life.Lock()
+	c.closed = true
+	c.life.Unlock()
+	for _, f := range c.store.allFills() {
+		f.expire()
+	}
+	c.running.Wait()
+	c.store.clear()
+}
+
+// begin enters a fetch, unless the cache is closed. The fetch's end leaves.
+func (c *Cache) begin() bool {
+	c.life.Lock()
+	defer c.life.Unlock()
+	if c.closed {
+		return false
+	}
+	c.running.Add(1)
+	return true
+}
+
+// Stats is the state of a cache at a moment, and what it did since it was made.
+type Stats struct {
+	Objects  int64 // stored responses, each variant for itself
+	Bytes    int64 // charged for them and for those being fetched; never above MaxBytes
+	MaxBytes int64
+	Filling  int64 // of Bytes, those of responses being fetched
+
+	Hits, Misses, Stale, Revalidated, Passes, Collapsed, Errors int64 // requests by Outcome.Result
+	Evictions                                                   int64
+}
+
+// Stats counts.
+func (c *Cache) Stats() Stats {
+	b := c.store.budget
+	b.mu.Lock()
+	s := Stats{Objects: b.objects, Bytes: b.used, MaxBytes: b.max, Filling: b.filling, Evictions: b.evicted}
+	b.mu.Unlock()
+	for i := range c.store.shards {
+		r := &c.store.shards[i].results
+		s.Hits += r.of(Hit).Load()
+		s.Misses += r.of(Miss).Load()
+		s.Stale += r.of(Stale).Load()
+		s.Revalidated += r.of(Revalidated).Load()
+		s.Passes += r.of(Pass).Load()
+		s.Collapsed += r.of(Collapsed).Load()
+		s.Errors += r.of(Failed).Load()
+	}
+	return s
+}
+
+// Purge names what to invalidate: a URL of a service, in all variants, schemes and ports.
+type Purge struct {
+	Service  string
+	Host     string // any case, with or without port
+	Path     string // escaped; "" is "/"
+	RawQuery string // without "?"
+
+	// Soft marks stale instead of removing: what stale-while-revalidate and stale-if-error allow may still be served,
+	// and the origin may confirm it. An object that is corrupt, but whose validator still matches, needs a hard purge.
+	Soft bool
+	// Issued is when the purge was issued: what began to be fetched later survives, so that a purge that arrives twice,
+	// or late, drops nothing new. Zero: now.
+	Issued time.Time
+}
+
+// Purge applies a purge and returns how many objects it hit. Fetches under way that began at or before it was issued
+// still answer those who wait, but are not stored, or after a soft purge are stored as stale.
+func (c *Cache) Purge(p Purge) (removed int) {
+	now := c.now()
+	if p.Issued.IsZero() {
+		p.Issued = now
+	}
+	u := KeyOf(Request{Service: p.Service, Host: p.Host, Path: p.Path, RawQuery: p.RawQuery}).url()
+	return c.store.purge(u, p.Soft, p.Issued, now)
+}

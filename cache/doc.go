@@ -1,0 +1,38 @@
+// Package cache is the node's shared HTTP cache: it decides by RFC 9111 what may be stored and reused, keeps it in
+// memory within a bound of bytes, collapses concurrent misses into one fetch, and drops what is purged.
+//
+// It stands between the handler chain (gateway/proxy), which calls Serve with the request and a small view of it, and
+// the origin, which it reaches only through the Fetch it is handed: choice of region, pools, retries and compression
+// are behind that function. It imports no other package of Landfall.
+//
+// # What is stored
+//
+// GET responses with freshness of their own (s-maxage, max-age, Expires) or with a validator and max-age=0 or no-cache;
+// 200, 203, 204, 300, 301 and 308 without any freshness when the route's policy gives a TTL. An error status is stored
+// only when the origin itself gives it freshness. There is no heuristic freshness. Never stored, and no option changes
+// it: no-store (also with must-understand), private (with or without field names), Set-Cookie, 206, 304, `Vary: *`, a
+// Vary on a field that the gateway itself writes, responses with trailers, text/event-stream, bodies that end early or
+// late, answers to requests with a body, and answers to requests with Authorization unless public, must-revalidate or
+// s-maxage allows it (RFC 9111 section 3.5). The same licence is asked before a stored response answers a request with
+// Authorization: an origin that says nothing of shared caches is asked again.
+//
+// # Keys
+//
+// The key is structural: service, scheme, host, port, path and query, then the values of the fields that Vary names.
+// The scheme is part of it because an origin may answer http and https differently (a redirect from one to the other
+// would otherwise loop). The host is lower-cased; a port is kept unless it is the scheme's own, since origins copy it
+// into redirects. The path is the escaped path as it was sent, with "" as "/"; the query is verbatim. A fetch that may be
+// stored carries nothing else that the client controls besides ordinary header fields: conditions, Range, Cache-Control,
+// Pragma and the spelling of Host are taken out, and Accept-Encoding is one of a closed set. A purge names a URL by
+// service, host without port, path and query, and covers all schemes, ports and variants.
+//
+// # Reuse
+//
+// A client's Cache-Control is advisory (RFC 9111 section 5.2.1) and, as on other CDNs, mostly ignored: no-cache, max-age,
+// min-fresh, max-stale and Pragma change nothing, so that no client can send a crowd to the origin. no-store is honoured
+// for storing, and only-if-cached gets 504 when nothing usable is stored. Stale responses are served only as
+// stale-while-revalidate and stale-if-error (RFC 5861), from the response or else the policy; must-revalidate,
+// proxy-revalidate, s-maxage and no-cache forbid both. HEAD is answered from a stored GET; a HEAD on a miss passes.
+// Range is served from a stored 200, passes on a miss. A successful unsafe request invalidates its URL, and Location and
+// Content-Location of the same origin (section 4.4).
+package cache

@@ -1,0 +1,373 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// lagLimit is how long a reader may hold up the others of an overflowing stream.
+const lagLimit = 10 * time.Second
+
+// verdict is what a fetch's response header led to.
+type verdict uint8
+
+const (
+	pending verdict = iota
+	shared          // being stored; all whom it fits read it
+	private         // being stored, but only for whom it was fetched
+	handed          // not stored: the response goes to whom it was fetched for
+	renewed         // 304: the prior object, freshened
+	lost            // no response, or an error status where a stale object may be served instead
+)
+
+// fill is one fetch that may be stored. Its request is a copy and its context is not the client's, so it goes on when
+// the client leaves.
+type fill struct {
+	c        *Cache
+	key      Key
+	flight   flightKey   // set by join
+	header   http.Header // selects the variant
+	request  *http.Request
+	fetch    Fetch
+	policy   Policy
+	prior    *object // being revalidated; nil: none
+	began    time.Time
+	ctx      context.Context
+	cancel   context.CancelFunc
+	timer    *time.Timer
+	purged   purged    // guarded by the shard, as is
+	purgedAt time.Time // the time of a soft purge
+
+	mu        sync.Mutex
+	users     int  // requests that wait for it or read it
+	expired   bool // it goes on only while it has users
+	dead      bool // cancelled for want of users: not to be joined
+	ownerless bool // whom it was fetched for has left
+
+	ready chan struct{} // closed when the following are set, for good
+	verdict
+	meta      meta
+	object    *object        // renewed: the object to serve
+	shareable bool           // renewed: to others too
+	response  *http.Response // handed
+	status    int            // of the response; 0: none
+	err       error          // lost
+	owner     *reader        // shared, private: the place of whom it was fetched for
+
+	body     io.ReadCloser
+	source   *http.Response
+	stream   stream
+	reserved int64 // bytes of the budget
+	stored   atomic.Bool
+	followed atomic.Bool // somebody shared it
+}
+
+// newFill prepares a fetch for a request, which is its first user; nil when the cache is closed. Whatever of the request
+// is not in its key but could change the answer is taken out, or made the same for all.
+func (x *exchange) newFill(prior *object) *fill {
+	if !x.c.begin() {
+		return nil
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(x.r.Context()))
+	r := x.r.Clone(ctx)
+	r.Method, r.Body, r.GetBody, r.ContentLength, r.TransferEncoding = http.MethodGet, http.NoBody, nil, 0, nil
+	if r.URL != nil {
+		r.URL.ForceQuery = false
+	}
+	if host := KeyOf(Request{Scheme: x.key.Scheme, Host: r.Host}); host.Host == x.key.Host && host.Port == x.key.Port {
+		r.Host = x.key.authority()
+	}
+	for _, name := range [...]string{"If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since", "If-Range",
+		"Range", "Cache-Control", "Pragma"} {
+		delete(r.Header, name)
+	}
+	if v := r.Header["Accept-Encoding"]; len(v) > 0 && coding(r.Header) == "" && !(len(v) == 1 && v[0] == "") {
+		r.Header["Accept-Encoding"] = []string{"identity"}
+	}
+	f := &fill{
+		c: x.c, key: x.key.clone(), header: x.header.Clone(), request: r, fetch: x.fetch, policy: x.policy, prior: prior,
+		began: x.c.now(), ctx: ctx, cancel: cancel, users: 1, ready: make(chan struct{}),
+	}
+	if prior != nil {
+		prior.conditions(r.Header)
+	}
+	f.timer = time.AfterFunc(x.c.fillTimeout, f.expire)
+	return f
+}
+
+// run makes a fetch from begin to end, in its own goroutine.
+func (f *fill) run() {
+	f.open()
+	f.pump()
+}
+
+// attach adds a user. It fails when the fetch has been given up.
+func (f *fill) attach() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.dead {
+		return false
+	}
+	f.users++
+	return true
+}
+
+// detach takes a user away. owner: the one that it was fetched for, who has not taken what was kept for it.
+func (f *fill) detach(owner bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.users--
+	f.endUnused()
+	if !owner {
+		return
+	}
+	f.ownerless = true
+	if f.response != nil {
+		f.response.Body.Close()
+		f.cancel()
+	}
+	if f.owner != nil {
+		f.stream.leave(f.owner)
+	}
+}
+
+// expire ends the time in which a fetch goes on unused.
+func (f *fill) expire() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.expired = true
+	f.endUnused()
+}
+
+func (f *fill) endUnused() {
+	if f.users == 0 && f.expired && f.verdict != handed {
+		f.dead = true
+		f.cancel()
+	}
+}
+
+// open asks the origin and decides what becomes of the answer.
+func (f *fill) open() {
+	response, err := f.ask()
+	if err == nil && f.prior != nil && response.StatusCode == http.StatusNotModified && !f.confirms(response) {
+		// Not a confirmation of what is stored: section 4.3.4 leaves nothing but to ask again without conditions.
+		discard(response)
+		f.c.store.remove(f.prior)
+		f.prior = nil
+		f.request = f.request.Clone(f.ctx)
+		f.request.Header.Del("If-None-Match")
+		f.request.Header.Del("If-Modified-Since")
+		response, err = f.ask()
+	}
+	received := f.c.now()
+	switch {
+	case err != nil:
+		f.lose(received, err, 0)
+	case response.StatusCode == http.StatusNotModified && f.prior != nil:
+		f.status = response.StatusCode
+		discard(response)
+		f.renew(response.Header, received)
+	case response.StatusCode == http.StatusNotModified:
+		discard(response)
+		f.lose(received, errors.New("the origin answered 304 to a request without conditions; check its handling of validators"), 0)
+	case isOriginError(response.StatusCode) && f.prior != nil && f.prior.staleFor(received, f.prior.sie):
+		discard(response)
+		f.lose(received, fmt.Errorf("the origin answered %d", response.StatusCode), response.StatusCode)
+	default:
+		f.decide(response, received)
+	}
+}
+
+// ask calls the fetch. A panic in it must not end the process: there is no server above this goroutine to recover it.
+func (f *fill) ask() (response *http.Response, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			f.c.logger.Error("fetch panicked", "url", f.request.URL.Redacted(), "panic", p, "stack", string(debug.Stack()))
+			response, err = nil, fmt.Errorf("the fetch of %s panicked: %v", f.request.URL.Redacted(), p)
+		}
+	}()
+	return checked(f.fetch(f.ctx, f.request))
+}
+
+// lose settles a fetch without an answer of its own.
+func (f *fill) lose(now time.Time, err error, status int) {
+	f.revalidated(failed)
+	if f.prior != nil {
+		f.prior.failedAt.Store(now.UnixNano())
+	}
+	f.err, f.status = err, status
+	f.settle(lost)
+}
+
+func (f *fill) revalidated(result string) {
+	if f.prior != nil && f.prior.validatable() {
+		f.c.metrics.revalidations[result].Inc()
+	}
+}
+
+// decide settles a fetch that brought a response.
+func (f *fill) decide(response *http.Response, received time.Time) {
+	f.status = response.StatusCode
+	if isOriginError(f.status) {
+		f.revalidated(failed)
+	} else {
+		f.revalidated(changed)
+	}
+	j := judge(answer{
+		status: response.StatusCode, header: response.Header, length: lengthOf(response),
+		trailers: len(response.Trailer) > 0, asked: f.began, received: received,
+		credential: f.request.Header["Authorization"] != nil, maxObject: f.c.maxObject,
+	}, f.policy)
+	if j.refusal == storable && !f.reserveFor(&j.meta) {
+		j.refusal = byMemory
+	}
+	if j.refusal != storable {
+		f.hand(response, received, j.refusal)
+		return
+	}
+	f.meta, f.source = j.meta, response
+	f.body = response.Body
+	f.mu.Lock()
+	if !f.ownerless {
+		f.owner = f.stream.join()
+	}
+	f.mu.Unlock()
+	if j.shared {
+		f.settle(shared)
+		return
+	}
+	f.c.marks.set(f.key, received, markFor)
+	f.c.store.unshare(f)
+	f.settle(private)
+}
+
+// hand settles a fetch whose response is not stored. What it was to replace is no longer what the origin gives.
+func (f *fill) hand(response *http.Response, received time.Time, why refusal) {
+	f.c.logger.LogAttrs(f.ctx, slog.LevelDebug, "response not stored",
+		slog.String("host", f.key.Host), slog.String("path", f.key.Path),
+		slog.Int("status", response.StatusCode), slog.String("reason", string(why)))
+	if isOriginError(response.StatusCode) {
+		f.c.marks.set(f.key, received, markErrorFor)
+		if f.prior != nil {
+			f.prior.failedAt.Store(received.UnixNano())
+		}
+	} else {
+		f.c.marks.set(f.key, received, markFor)
+		if f.prior != nil {
+			f.c.store.remove(f.prior)
+		}
+	}
+	f.mu.Lock()
+	gone := f.ownerless
+	if !gone {
+		f.response = response
+	}
+	f.mu.Unlock()
+	if gone {
+		response.Body.Close()
+		f.cancel()
+	}
+	f.settle(handed)
+}
+
+// settle lets those who wait see the verdict. Where nothing is left to be done but by them, the fetch ends first, so
+// that who comes later doesn't join it.
+func (f *fill) settle(v verdict) {
+	if v != shared && v != private {
+		f.c.store.forget(f)
+	}
+	f.mu.Lock()
+	f.verdict = v
+	f.mu.Unlock()
+	close(f.ready)
+}
+
+// pump reads the body to its end and stores the object.
+func (f *fill) pump() {
+	defer f.end()
+	if f.verdict != shared && f.verdict != private {
+		return
+	}
+	held, err := f.copy()
+	var trailer http.Header
+	if err == nil {
+		trailer = f.source.Trailer
+		if len(trailer) == 0 && !f.stream.overflow {
+			f.store(held)
+		}
+	}
+	f.body.Close()
+	f.c.store.forget(f)
+	f.stream.finish(held, err, trailer)
+	if err != nil && !errors.Is(err, errNobody) && !errors.Is(err, context.Canceled) {
+		f.c.logger.Warn("a response body failed and was not stored", "host", f.key.Host, "path", f.key.Path, "error", err)
+	}
+}
+
+// store puts the finished object into the store.
+func (f *fill) store(held int) {
+	o := &object{meta: f.meta, key: f.key, body: f.stream.body(held)}
+	if o.length < 0 {
+		o.fields = append(make([]field, 0, len(o.fields)+1), o.fields...) // readers of the stream share the old ones
+		var n int64
+		for _, c := range o.body {
+			n += int64(len(c))
+		}
+		o.setLength(n)
+	}
+	o.vary = selectBy(o.varyNames, f.header)
+	o.size = headBytes(&o.meta, o.key, o.vary) + bodyBytes(o.body)
+	f.c.store.budget.commit(o, f.reserved)
+	f.reserved = 0
+	if f.c.store.put(f, o) {
+		f.stored.Store(true)
+		if f.verdict == shared {
+			f.c.marks.clear(f.key)
+		}
+	}
+}
+
+// end gives back all that a fetch holds. A response that was handed on keeps the context until it is read.
+func (f *fill) end() {
+	f.timer.Stop()
+	f.c.store.forget(f)
+	if f.reserved > 0 {
+		f.c.store.budget.release(f.reserved)
+		f.reserved = 0
+	}
+	if f.verdict != handed {
+		f.cancel()
+	}
+	f.c.running.Done()
+}
+
+// checked makes a fetch's results safe to use.
+func checked(response *http.Response, err error) (*http.Response, error) {
+	if err != nil {
+		return nil, err
+	}
+	if response == nil {
+		return nil, errors.New("the fetch returned neither a response nor an error")
+	}
+	if response.Body == nil {
+		response.Body = http.NoBody
+	}
+	if response.Header == nil {
+		response.Header = make(http.Header)
+	}
+	return response, nil
+}
+
+func discard(response *http.Response) {
+	// A short body is read so that its connection can be used again.
+	io.CopyN(io.Discard, response.Body, 4<<10)
+	response.Body.Close()
+}

@@ -1,0 +1,315 @@
+package cache
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"time"
+)
+
+// Outcome is what became of a request.
+type Outcome struct {
+	Status  int    // written; 0: nothing was
+	Bytes   int64  // of the body, as handed to the writer
+	Result  string // Hit, Miss, Stale, Revalidated, Pass, Collapsed or Failed
+	Forward string // why it was forwarded, a reason of RFC 9211 section 2.2; "": it was not
+	Stored  bool   // its fetch was stored
+	Err     error  // why there is no response; nothing was written, and the caller answers
+	Aborted bool   // the body did not reach the client whole; the caller must abort the connection
+}
+
+// exchange is one request on its way through the cache.
+type exchange struct {
+	c       *Cache
+	w       http.ResponseWriter
+	r       *http.Request
+	header  http.Header
+	key     Key
+	shard   *shard
+	policy  Policy
+	fetch   Fetch
+	now     time.Time
+	request directives
+}
+
+// Serve answers r from the store, by joining a fetch or by fetch, and writes the response to w. view is what the key is
+// made of; its header should be r's. See the package comment for what it does with which request.
+func (c *Cache) Serve(w http.ResponseWriter, r *http.Request, view Request, p Policy, fetch Fetch) Outcome {
+	x := exchange{c: c, w: w, r: r, header: view.Header, key: KeyOf(view), policy: p, fetch: fetch, now: c.now()}
+	if x.header == nil {
+		x.header = r.Header
+	}
+	x.shard = c.store.shard(x.key.url())
+	out := x.serve()
+	x.shard.results.of(out.Result).Add(1)
+	c.metrics.requests[out.Result].Inc()
+	return out
+}
+
+func (x *exchange) serve() Outcome {
+	switch {
+	case x.r.Method != http.MethodGet && x.r.Method != http.MethodHead:
+		return x.passMethod()
+	case x.policy.Off, x.c.maxObject == 0, x.r.ContentLength != 0, len(x.r.TransferEncoding) > 0:
+		return x.pass(fwdBypass)
+	}
+	if lines := x.header["Cache-Control"]; len(lines) > 0 {
+		x.request = parseDirectives(lines)
+	}
+	f := x.shard.lookup(x.key, x.header)
+	if f.object != nil {
+		if out, done := x.reuse(f.object); done {
+			return out
+		}
+	}
+	return x.forward(f)
+}
+
+// reuse answers from an object without waiting for the origin, if that is allowed.
+func (x *exchange) reuse(o *object) (out Outcome, done bool) {
+	fresh := o.isFresh(x.now)
+	if !o.licensed && x.header["Authorization"] != nil {
+		if fresh {
+			return x.pass(fwdRequest), true
+		}
+		return x.pass(fwdStale), true
+	}
+	n := note{hit: true, ttl: floorSeconds(o.remaining(x.now))}
+	switch {
+	case fresh:
+		return x.writeObject(o, n, Hit), true
+	case o.staleFor(x.now, o.swr):
+		x.refresh(o)
+		return x.writeObject(o, n, Stale), true
+	case o.staleFor(x.now, o.sie) && o.failedWithin(x.now, retryAfter):
+		return x.writeObject(o, n, Stale), true
+	}
+	return out, false
+}
+
+// refresh revalidates an object in the background, once at a time.
+func (x *exchange) refresh(o *object) {
+	if x.request.onlyIfCached || o.failedWithin(x.now, retryAfter) {
+		return
+	}
+	f, leads, _ := x.shard.join(x.key, x.header, o, func() *fill { return x.newFill(o) })
+	switch {
+	case leads:
+		f.detach(true)
+		go f.run()
+	case f != nil:
+		f.detach(false)
+	}
+}
+
+// forward asks the origin, alone or with others.
+func (x *exchange) forward(found found) Outcome {
+	reason := found.reason()
+	if x.request.onlyIfCached {
+		return x.writeTimeout()
+	}
+	revalidates := found.object != nil && found.object.validatable()
+	partial := x.r.Method == http.MethodHead || x.header["Range"] != nil
+	if x.request.noStore || (partial && !revalidates) {
+		return x.pass(reason)
+	}
+	if marked := x.c.marks.has(x.key, x.now); marked || x.policy.NoCollapse {
+		if marked && isConditional(x.header) && !revalidates {
+			// Most likely nothing will be stored again: then the client's own conditions save the body.
+			return x.pass(reason)
+		}
+		return x.alone(found.object, reason)
+	}
+	var failure *Outcome
+	for range 2 { // a fetch of another request's may fail for what that request is: such a failure is tried once more
+		f, leads, o := x.shard.join(x.key, x.header, found.object, func() *fill { return x.newFill(found.object) })
+		switch {
+		case leads:
+			return x.lead(f, reason)
+		case o != nil:
+			x.now = x.c.now()
+			if out, done := x.reuse(o); done {
+				return out
+			}
+			return x.alone(o, fwdStale)
+		case f == nil:
+			return x.pass(reason)
+		}
+		out, next := x.follow(f, found.object, reason)
+		switch next {
+		case served:
+			return out
+		case goAlone:
+			return x.alone(found.object, reason)
+		}
+		failure = &out
+	}
+	return *failure
+}
+
+// next is what a request does after it waited for another's fetch.
+type next uint8
+
+const (
+	served  next = iota
+	goAlone      // it can't have what the other got
+	again        // the other got nothing
+)
+
+// follow waits for the fetch of another request and shares its answer if that may be shared.
+func (x *exchange) follow(f *fill, stale *object, reason string) (Outcome, next) {
+	defer f.detach(false)
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-f.ready:
+	case <-timer.C:
+		return Outcome{}, goAlone
+	case <-x.r.Context().Done():
+		return failure(reason, context.Cause(x.r.Context())), served
+	}
+	x.now = x.c.now()
+	n := note{fwd: reason, collapsed: true}
+	switch f.verdict {
+	case shared:
+		if x.fits(f, &f.meta) {
+			if place := f.stream.join(); place != nil {
+				x.c.countShared(f)
+				return x.writeStream(f, place, n, Collapsed), served
+			}
+		}
+	case renewed:
+		if f.shareable && x.fits(f, &f.object.meta) {
+			x.c.countShared(f)
+			n.fwdStatus = f.status
+			return x.writeObject(f.object, n, Collapsed), served
+		}
+	case lost:
+		if stale != nil && stale.staleFor(x.now, stale.sie) {
+			x.c.countShared(f)
+			n.fwdStatus = f.status
+			return x.writeObject(stale, n, Stale), served
+		}
+		return failure(reason, f.err), again
+	}
+	return Outcome{}, goAlone
+}
+
+// fits tells whether the answer to f's request may answer this one, too.
+func (x *exchange) fits(f *fill, m *meta) bool {
+	for _, name := range m.varyNames {
+		mine, have := fieldValue(x.header, name)
+		its, has := fieldValue(f.header, name)
+		if mine != its || have != has {
+			return false
+		}
+	}
+	return m.licensed || x.header["Authorization"] == nil
+}
+
+func (c *Cache) countShared(f *fill) {
+	if f.followed.CompareAndSwap(false, true) {
+		c.metrics.leaders.Inc()
+	}
+	c.metrics.followers.Inc()
+}
+
+// lead makes the fetch that others may join.
+func (x *exchange) lead(f *fill, reason string) Outcome {
+	go f.run()
+	select {
+	case <-f.ready:
+		return x.conclude(f, reason)
+	case <-x.r.Context().Done():
+		f.detach(true)
+		return failure(reason, context.Cause(x.r.Context()))
+	}
+}
+
+// alone makes a fetch that nobody joins, and that ends with its client until it is known to be stored.
+func (x *exchange) alone(stale *object, reason string) Outcome {
+	f := x.newFill(stale)
+	if f == nil {
+		return x.pass(reason)
+	}
+	x.c.store.enroll(f)
+	stop := context.AfterFunc(x.r.Context(), f.cancel)
+	f.open()
+	if f.verdict == shared || f.verdict == private {
+		stop()
+		go f.pump()
+	} else {
+		f.pump() // which then only ends it
+	}
+	return x.conclude(f, reason)
+}
+
+// conclude answers the request that a fetch was made for.
+func (x *exchange) conclude(f *fill, reason string) Outcome {
+	defer f.detach(false)
+	x.now = x.c.now()
+	switch f.verdict {
+	case shared, private:
+		return x.writeStream(f, f.owner, note{fwd: reason, stored: true}, Miss)
+	case handed:
+		stop := context.AfterFunc(x.r.Context(), f.cancel)
+		defer stop()
+		defer f.cancel()
+		return x.relay(f.response, note{fwd: reason}, Miss)
+	case renewed:
+		out := x.writeObject(f.object, note{fwd: fwdStale, fwdStatus: f.status}, Revalidated)
+		out.Stored = f.stored.Load()
+		return out
+	}
+	if o := f.prior; o != nil && o.staleFor(x.now, o.sie) {
+		return x.writeObject(o, note{fwd: fwdStale, fwdStatus: f.status}, Stale)
+	}
+	return failure(reason, f.err)
+}
+
+// pass forwards the request as it is.
+func (x *exchange) pass(reason string) Outcome {
+	response, err := checked(x.fetch(x.r.Context(), x.r))
+	if err != nil {
+		return failure(reason, err)
+	}
+	return x.relay(response, note{fwd: reason}, Pass)
+}
+
+// passMethod forwards a request that is neither GET nor HEAD. When it succeeds and is not safe, what is stored of its
+// URL, and of those that the response says it made or changed, is no longer so (RFC 9111 section 4.4).
+func (x *exchange) passMethod() Outcome {
+	response, err := checked(x.fetch(x.r.Context(), x.r))
+	if err != nil {
+		return failure(fwdMethod, err)
+	}
+	switch x.r.Method {
+	case http.MethodOptions, http.MethodTrace:
+	default:
+		if response.StatusCode >= 200 && response.StatusCode < 400 {
+			x.invalidate(response.Header)
+		}
+	}
+	return x.relay(response, note{fwd: fwdMethod}, Pass)
+}
+
+func (x *exchange) invalidate(h http.Header) {
+	now := x.c.now()
+	x.c.store.purge(x.key.url(), false, now, now)
+	base := &url.URL{Scheme: x.key.Scheme, Host: x.key.authority(), Path: "/"}
+	if u, err := url.ParseRequestURI(x.key.Path); err == nil {
+		base.Path, base.RawPath = u.Path, u.RawPath
+	}
+	for _, name := range [...]string{"Location", "Content-Location"} {
+		ref, err := base.Parse(h.Get(name))
+		if err != nil || h.Get(name) == "" {
+			continue
+		}
+		k := KeyOf(Request{
+			Service: x.key.Service, Scheme: ref.Scheme, Host: ref.Host, Path: ref.EscapedPath(), RawQuery: ref.RawQuery,
+		})
+		if k.Scheme == x.key.Scheme && k.Host == x.key.Host && k.Port == x.key.Port && k != x.key {
+			x.c.store.purge(k.url(), false, now, now)
+		}
+	}
+}

@@ -1,0 +1,395 @@
+package cache
+
+import (
+	"hash/maphash"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const shardCount = 128
+
+// store finds objects by key, and knows the fetches that are under way. It is cut into shards by URL, so that all that
+// belongs to a URL is under one lock: what a purge drops and what a fetch that ends stores can't miss each other.
+//
+// Locks: a shard's lock is never held while the budget's is taken, nor the other way round.
+type store struct {
+	seed   maphash.Seed
+	budget *budget
+	shards [shardCount]shard
+}
+
+type shard struct {
+	mu      sync.RWMutex
+	urls    map[urlKey]*resource
+	flights map[flightKey]*fill // fetches that others may join
+	fills   map[urlKey][]*fill  // all fetches that may store
+	results results
+	_       [64]byte // keeps neighbours off each other's cache lines
+}
+
+// resource is a URL's stored variants, in all schemes and ports. The slice is replaced or changed under the shard's lock.
+type resource struct {
+	variants []*object // oldest first
+	vary     []string  // fields that the newest names
+}
+
+// flightKey tells fetches apart that can't share an answer, as far as is known before the answer.
+type flightKey struct {
+	key     Key
+	variant string
+}
+
+// results counts requests by result. They are a shard's own, so that hits of different URLs don't share a cache line.
+type results [7]atomic.Int64
+
+func (r *results) of(result string) *atomic.Int64 {
+	for i, name := range [...]string{Hit, Miss, Stale, Revalidated, Pass, Collapsed} {
+		if name == result {
+			return &r[i]
+		}
+	}
+	return &r[6] // Failed
+}
+
+func newStore(seed maphash.Seed, b *budget) *store {
+	s := &store{seed: seed, budget: b}
+	for i := range s.shards {
+		sh := &s.shards[i]
+		sh.urls = make(map[urlKey]*resource)
+		sh.flights = make(map[flightKey]*fill)
+		sh.fills = make(map[urlKey][]*fill)
+	}
+	return s
+}
+
+func (s *store) shard(u urlKey) *shard { return &s.shards[u.hash(s.seed)%shardCount] }
+
+// found is what a lookup knows: the object, or whether the URL has others for this key.
+type found struct {
+	object *object
+	others bool
+}
+
+// reason is why a request with this result is forwarded (RFC 9211 section 2.2).
+func (f found) reason() string {
+	switch {
+	case f.object != nil:
+		return fwdStale
+	case f.others:
+		return fwdVaryMiss
+	}
+	return fwdURIMiss
+}
+
+func (sh *shard) lookup(key Key, header http.Header) found {
+	sh.mu.RLock()
+	defer sh.mu.RUnlock()
+	return sh.urls[key.url()].find(key, header)
+}
+
+// find is the matching variant with the latest Date, and of those the newest (RFC 9111 section 4.1).
+func (res *resource) find(key Key, header http.Header) (f found) {
+	if res == nil {
+		return f
+	}
+	for _, o := range res.variants {
+		if o.key.Scheme != key.Scheme || o.key.Port != key.Port {
+			continue
+		}
+		f.others = true
+		if selects(o.vary, header) && (f.object == nil || !o.date.Before(f.object.date)) {
+			f.object = o
+		}
+	}
+	return f
+}
+
+// join enters a request into the fetch for its key: it returns the fetch that is under way, or registers the one that
+// start makes and returns it as the request's own to lead, or returns an object that was stored since the request
+// looked. Nothing at all: the cache is closed.
+func (sh *shard) join(key Key, header http.Header, seen *object, start func() *fill) (f *fill, leads bool, o *object) {
+	u := key.url()
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	res := sh.urls[u]
+	fk := flightKey{key, coding(header)}
+	if res != nil {
+		fk.variant = variantOf(res.vary, header)
+	}
+	if f := sh.flights[fk]; f != nil && f.attach() {
+		return f, false, nil
+	}
+	if o := res.find(key, header).object; o != nil && o != seen {
+		return nil, false, o
+	}
+	if f = start(); f == nil {
+		return nil, false, nil
+	}
+	f.flight = flightKey{f.key, fk.variant}
+	sh.flights[f.flight] = f
+	sh.fills[u] = append(sh.fills[u], f)
+	return f, true, nil
+}
+
+// enroll registers a fetch that nobody may join, so that purges reach it.
+func (s *store) enroll(f *fill) {
+	u := f.key.url()
+	sh := s.shard(u)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	sh.fills[u] = append(sh.fills[u], f)
+}
+
+// unshare keeps further requests from joining a fetch.
+func (s *store) unshare(f *fill) {
+	sh := s.shard(f.key.url())
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	sh.unshare(f)
+}
+
+func (sh *shard) unshare(f *fill) {
+	if sh.flights[f.flight] == f {
+		delete(sh.flights, f.flight)
+	}
+}
+
+// forget ends a fetch that stores nothing.
+func (s *store) forget(f *fill) {
+	sh := s.shard(f.key.url())
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	sh.forget(f)
+}
+
+func (sh *shard) forget(f *fill) {
+	sh.unshare(f)
+	u := f.key.url()
+	rest := slices.DeleteFunc(sh.fills[u], func(other *fill) bool { return other == f })
+	if len(rest) == 0 {
+		delete(sh.fills, u)
+	} else {
+		sh.fills[u] = rest
+	}
+}
+
+// put ends a fetch with an object, which the budget already holds. It replaces what the fetch's request would have
+// selected. A fetch that began before a hard purge stores nothing; after a soft one, what it stores is stale.
+func (s *store) put(f *fill, o *object) (stored bool) {
+	u := f.key.url()
+	sh := s.shard(u)
+	sh.mu.Lock()
+	out, stored := sh.put(u, f, o)
+	sh.mu.Unlock()
+	for _, old := range out {
+		s.budget.remove(old)
+	}
+	return stored
+}
+
+func (sh *shard) put(u urlKey, f *fill, o *object) (out []*object, stored bool) {
+	sh.forget(f)
+	if f.purged == purgedHard || o.evicted.Load() {
+		return []*object{o}, false
+	}
+	if f.purged == purgedSoft {
+		o.softAt.Store(f.purgedAt.UnixNano())
+	}
+	res := sh.urls[u]
+	if res == nil {
+		res = &resource{}
+		sh.urls[o.key.url()] = res
+	}
+	res.vary = o.varyNames
+	res.variants = slices.DeleteFunc(res.variants, func(old *object) bool {
+		replaced := old.key.Scheme == o.key.Scheme && old.key.Port == o.key.Port && selects(old.vary, f.header)
+		if replaced {
+			out = append(out, old)
+		}
+		return replaced
+	})
+	if len(res.variants) >= maxVariants {
+		out = append(out, res.displace())
+	}
+	res.variants = append(res.variants, o)
+	return out, true
+}
+
+// displace takes out the oldest variant that was not reused since the last time, so that a client that makes up variants
+// doesn't drive out those in use.
+func (res *resource) displace() (victim *object) {
+	at := 0
+	for i, o := range res.variants {
+		if !o.visited.Swap(false) {
+			at = i
+			break
+		}
+	}
+	victim = res.variants[at]
+	res.variants = slices.Delete(res.variants, at, at+1)
+	return victim
+}
+
+// replace puts a freshened object in the place of the one it was made from. It fails when that is no longer stored or
+// was purged meanwhile.
+func (s *store) replace(f *fill, old, fresh *object) bool {
+	victims, ok := s.budget.swap(old, fresh)
+	s.drop(victims)
+	if !ok {
+		s.drop([]*object{old})
+		return false
+	}
+	u := f.key.url()
+	sh := s.shard(u)
+	sh.mu.Lock()
+	done := sh.replace(u, f, old, fresh)
+	sh.mu.Unlock()
+	if !done {
+		s.budget.remove(fresh)
+	}
+	return done
+}
+
+func (sh *shard) replace(u urlKey, f *fill, old, fresh *object) bool {
+	sh.forget(f)
+	res := sh.urls[u]
+	if res == nil {
+		return false
+	}
+	i := slices.Index(res.variants, old)
+	if i < 0 {
+		return false
+	}
+	if f.purged == purgedHard || fresh.evicted.Load() {
+		sh.delete(u, old)
+		return false
+	}
+	if f.purged == purgedSoft {
+		fresh.softAt.Store(f.purgedAt.UnixNano())
+	}
+	res.variants[i] = fresh
+	res.vary = fresh.varyNames
+	return true
+}
+
+// remove takes an object out of shard and budget, and tells whether it was in.
+func (s *store) remove(o *object) bool {
+	s.drop([]*object{o})
+	return s.budget.remove(o)
+}
+
+// drop takes objects out of their shards that the budget no longer holds.
+func (s *store) drop(victims []*object) {
+	for _, o := range victims {
+		u := o.key.url()
+		sh := s.shard(u)
+		sh.mu.Lock()
+		sh.delete(u, o)
+		sh.mu.Unlock()
+	}
+}
+
+func (sh *shard) delete(u urlKey, o *object) {
+	res := sh.urls[u]
+	if res == nil {
+		return
+	}
+	if i := slices.Index(res.variants, o); i >= 0 {
+		res.variants = slices.Delete(res.variants, i, i+1)
+	}
+	if len(res.variants) == 0 {
+		delete(sh.urls, u)
+	}
+}
+
+// allFills are the fetches under way.
+func (s *store) allFills() (all []*fill) {
+	for i := range s.shards {
+		sh := &s.shards[i]
+		sh.mu.RLock()
+		for _, fills := range sh.fills {
+			all = append(all, fills...)
+		}
+		sh.mu.RUnlock()
+	}
+	return all
+}
+
+// clear drops all objects.
+func (s *store) clear() {
+	for i := range s.shards {
+		sh := &s.shards[i]
+		sh.mu.Lock()
+		urls := sh.urls
+		sh.urls = make(map[urlKey]*resource)
+		sh.mu.Unlock()
+		for _, res := range urls {
+			for _, o := range res.variants {
+				s.budget.remove(o)
+			}
+		}
+	}
+}
+
+// reserve takes bytes for a fetch and drops what had to make room.
+func (s *store) reserve(n int64) bool {
+	victims, ok := s.budget.reserve(n)
+	s.drop(victims)
+	return ok
+}
+
+// purged tells what a purge did to a fetch that was under way.
+type purged uint8
+
+const (
+	notPurged purged = iota
+	purgedSoft
+	purgedHard
+)
+
+// purge applies a purge to a URL's objects and fetches that began at or before issued, and returns the objects hit.
+func (s *store) purge(u urlKey, soft bool, issued, now time.Time) int {
+	sh := s.shard(u)
+	sh.mu.Lock()
+	out := sh.purge(u, soft, issued, now)
+	sh.mu.Unlock()
+	if !soft {
+		for _, o := range out {
+			s.budget.remove(o)
+		}
+	}
+	return len(out)
+}
+
+func (sh *shard) purge(u urlKey, soft bool, issued, now time.Time) (out []*object) {
+	for _, f := range sh.fills[u] {
+		if f.began.After(issued) {
+			continue
+		}
+		sh.unshare(f)
+		if !soft {
+			f.purged = purgedHard
+		} else if f.purged == notPurged {
+			f.purged, f.purgedAt = purgedSoft, now
+		}
+	}
+	res := sh.urls[u]
+	if res == nil {
+		return nil
+	}
+	for _, o := range slices.Clone(res.variants) {
+		switch {
+		case soft:
+			if !o.began.After(issued) && o.softAt.CompareAndSwap(0, now.UnixNano()) {
+				out = append(out, o)
+			}
+		case !o.fetched.After(issued): // a 304 since then says nothing of what the body is
+			sh.delete(u, o)
+			out = append(out, o)
+		}
+	}
+	return out
+}

@@ -30,13 +30,23 @@ const (
 	codeTimeout          = "timeout"                // 504
 )
 
+// problemTypes is the closed list as it stands in Problem.Type, in the order of the statuses.
+func problemTypes() []string {
+	codes := []string{codeInvalid, codeUnauthorized, codeForbidden, codeHost, codeCrossOrigin, codeNotFound, codeMethodNotAllowed, codeRefused,
+		codeTooLarge, codeMediaType, codeTooManyAttempts, codeInternal, codeNotReady, codeUnavailable, codeTimeout}
+	for i, code := range codes {
+		codes[i] = problemPrefix + code
+	}
+	return codes
+}
+
 // problemPrefix makes a problem type a URI (RFC 9457 section 3.1.1); it is an identifier, not an address.
 const problemPrefix = "urn:landfall:problem:"
 
 // Problem is an error of the API as a problem document (RFC 9457). It is what handlers answer, what a Backend may return
 // and what the Client returns.
 type Problem struct {
-	Type   string       `json:"type" doc:"Kind of the problem: urn:landfall:problem: and one of a closed list."`
+	Type   string       `json:"type" doc:"Kind of the problem, from a closed list."`
 	Title  string       `json:"title" doc:"The kind in words."`
 	Status int          `json:"status" doc:"HTTP status of the answer."`
 	Detail string       `json:"detail" doc:"What is wrong here and what to do about it."`
@@ -138,7 +148,7 @@ func didYouMean(name string, known []string) string {
 	if len(name) > 256 { // the distance costs the product of both lengths
 		return ""
 	}
-	best, bestDistance := "", 1+max(1, len(name)/3)
+	best, bestDistance := "", 1+(len(name)+2)/3
 	for _, k := range known {
 		if d := levenshtein.ComputeDistance(strings.ToLower(name), strings.ToLower(k)); d < bestDistance {
 			best, bestDistance = k, d

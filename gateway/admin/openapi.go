@@ -18,6 +18,7 @@ type object = map[string]any
 func openAPI(operations []operation) []byte {
 	s := &schemas{known: object{}}
 	problemRef := s.of(reflect.TypeFor[Problem]())
+	s.known["Problem"].(object)["properties"].(object)["type"].(object)["enum"] = problemTypes()
 	paths := object{}
 	for _, o := range operations {
 		path := strings.TrimSuffix(o.path, "{$}")
@@ -104,7 +105,7 @@ func responses(o operation, s *schemas) object {
 	case "listEvents":
 		content["text/event-stream"] = object{"schema": object{"type": "string", "description": "Each data line is an Event as JSON, each id its seq. An idle stream carries comments."}}
 	case "getIndex":
-		content["text/plain; charset=utf-8"] = object{"schema": schema}
+		content["text/plain"] = object{"schema": schema}
 	}
 	all := object{"200": object{"description": o.summary + ".", "content": content}}
 	if o.changes() {

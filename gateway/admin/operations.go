@@ -95,7 +95,7 @@ func (a *API) changingOperations() []operation {
 
 // raw are the operations that write something else than JSON.
 func (a *API) raw() []operation {
-	text := "text/plain; charset=utf-8"
+	text := "text/plain"
 	return []operation{
 		{method: http.MethodGet, path: "/v1/events", id: "listEvents", summary: "What happened on this node; as a stream with Accept: text/event-stream",
 			scope: scopeRead, result: eventList{}, query: eventParameters(), handle: a.listEvents},
@@ -106,10 +106,10 @@ func (a *API) raw() []operation {
 			errors: []int{http.StatusServiceUnavailable}, handle: a.readyz},
 		{method: http.MethodGet, path: "/metrics", id: "getMetrics", summary: "Metrics for Prometheus", scope: scopeRead, media: text, handle: a.metricsHandler()},
 		{method: http.MethodGet, path: "/debug/pprof/{$}", id: "listProfiles", summary: "Go's profiles, when the config allows them", scope: scopeRead,
-			media: "text/html; charset=utf-8", errors: []int{http.StatusNotFound}, handle: a.profile},
+			media: "text/html", errors: []int{http.StatusNotFound}, handle: a.profile},
 		{method: http.MethodGet, path: "/debug/pprof/{profile}", id: "getProfile", summary: "One of Go's profiles, when the config allows them", scope: scopeRead,
 			media: "application/octet-stream", errors: []int{http.StatusNotFound}, handle: a.profile},
-		{method: http.MethodGet, path: "/{$}", id: "getIndex", summary: "What is here", scope: scopeRead, media: "text/html; charset=utf-8", handle: a.index},
+		{method: http.MethodGet, path: "/{$}", id: "getIndex", summary: "What is here", scope: scopeRead, media: "text/html", handle: a.index},
 	}
 }
 
@@ -137,7 +137,7 @@ func checkQuery(r *http.Request, known []parameter) error {
 	for _, p := range known {
 		names = append(names, p.name)
 		if p.required && values.Get(p.name) == "" {
-			refused = append(refused, FieldError{p.name, "is missing; " + p.doc})
+			refused = append(refused, FieldError{p.name, "is missing. " + p.doc})
 		}
 	}
 	for name, given := range values {

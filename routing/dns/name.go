@@ -24,13 +24,8 @@ type name struct {
 // bytes is the whole name with its final zero.
 func (n *name) bytes() []byte { return n.wire[:n.length] }
 
-// suffix is the name from label i on; suffix(nLabels) is the root.
-func (n *name) suffix(i int) []byte {
-	if i >= n.nLabels {
-		return n.wire[n.length-1 : n.length]
-	}
-	return n.wire[n.starts[i]:n.length]
-}
+// suffix is the name from label i on, 0 <= i < nLabels.
+func (n *name) suffix(i int) []byte { return n.wire[n.starts[i]:n.length] }
 
 var (
 	errNameCut  = errors.New("name cut short")

@@ -107,6 +107,17 @@ func TestAnswersOrderAndNumber(t *testing.T) {
 	}
 }
 
+func TestSteerThatGivesTooMany(t *testing.T) {
+	steer := still{Answer{Known: true}}
+	for i := range 40 {
+		steer.Addrs = append(steer.Addrs, netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}))
+	}
+	s := mustNew(t, Options{Zones: []Zone{testZone("edge.test")}, Steer: steer, Answers: 3})
+	if n := len(ask(t, s, "www.edge.test.", mdns.TypeA).Answer); n != 3 {
+		t.Errorf("%d addresses, want 3", n)
+	}
+}
+
 // A nameserver of one zone that lies in another zone of ours is answered there.
 func TestNameserverInAnotherZone(t *testing.T) {
 	b := testZone("b.test")

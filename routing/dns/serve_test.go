@@ -183,6 +183,29 @@ func TestServeUDPDrops(t *testing.T) {
 	}
 }
 
+func TestSendFails(t *testing.T) {
+	r := start(t, "127.0.0.1:0", nil)
+	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	r.send(conn, []byte("x"), nil, netip.MustParseAddrPort("127.0.0.1:0"))
+	if v := counter(t, r.reg, "landfall_dns_dropped_total", "write"); v != 1 {
+		t.Errorf("counted %v", v)
+	}
+}
+
+func TestClientOf(t *testing.T) {
+	for addr, want := range map[string]string{
+		"192.0.2.1": "192.0.2.1", "::ffff:192.0.2.1": "192.0.2.1", "2001:db8::1:2": "2001:db8::", "fe80::1%eth0": "fe80::",
+	} {
+		if got := clientOf(netip.MustParseAddr(addr)); got != netip.MustParseAddr(want) {
+			t.Errorf("%s counts for %s, want %s", addr, got, want)
+		}
+	}
+}
+
 // Many clients at once, and everybody gets an answer of their own.
 func TestServeConcurrently(t *testing.T) {
 	r := start(t, "127.0.0.1:0", nil)

@@ -166,12 +166,7 @@ func parseQuery(t testing.TB, line string) (msg []byte, from netip.AddrPort, tcp
 			opt.Option = append(opt.Option, subnetOption(netip.MustParsePrefix(value)))
 		case "option":
 			edns = true
-			code, data, _ := strings.Cut(value, ":")
-			b, err := hex.DecodeString(data)
-			if err != nil {
-				t.Fatalf("%s: %v", line, err)
-			}
-			opt.Option = append(opt.Option, &mdns.EDNS0_LOCAL{Code: number(t, code, nil), Data: b})
+			opt.Option = append(opt.Option, rawOption(t, value))
 		default:
 			t.Fatalf("%s: unknown option %q", line, key)
 		}
@@ -184,6 +179,17 @@ func parseQuery(t testing.TB, line string) (msg []byte, from netip.AddrPort, tcp
 		binary.BigEndian.PutUint16(msg[2:], uint16(flags))
 	}
 	return msg, from, tcp
+}
+
+// rawOption is an EDNS option of any content, from CODE:HEX.
+func rawOption(t testing.TB, s string) *mdns.EDNS0_LOCAL {
+	t.Helper()
+	code, data, _ := strings.Cut(s, ":")
+	b, err := hex.DecodeString(data)
+	if err != nil {
+		t.Fatalf("option %s: %v", s, err)
+	}
+	return &mdns.EDNS0_LOCAL{Code: number(t, code, nil), Data: b}
 }
 
 func wireOf(t testing.TB, line string) []byte {

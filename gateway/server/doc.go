@@ -8,7 +8,7 @@
 //
 // # The way of a connection
 //
-//	accept → limits → TLS handshake → HTTP/1.1: framing filter → net/http   ┐
+//	accept → limits → TLS handshake → HTTP/1.1: framing filter → net/http ┐
 //	                                  HTTP/2:   GOAWAY writer  → x/net/http2 ┴→ admit → handler
 //
 // The framing filter (h1Conn) reads ahead of net/http: it releases a request's head only when it is whole and well

@@ -111,15 +111,17 @@ func (h *h1Conn) Read(p []byte) (int, error) {
 
 // readHead reads until a head is whole. more tells the caller to look again: something is ready.
 func (h *h1Conn) readHead(p []byte) (n int, more bool, err error) {
-	if h.heldBytes() == 0 {
-		if len(p) == 1 {
-			// Only net/http's wait for the client to go away reads a single byte here; it aborts it by a deadline.
-			n, err := h.Conn.Read(h.one[:])
-			if n == 1 {
+	if len(p) == 1 {
+		// Only net/http's wait for the client to go away reads a single byte here; it aborts it by a deadline. Nothing
+		// is judged: should the handler take the connection over, what comes is no head.
+		if h.heldBytes() == 0 {
+			if n, err = h.Conn.Read(h.one[:]); n == 1 {
 				h.hold(h.one[:])
 			}
-			return 0, false, err
 		}
+		return 0, false, err
+	}
+	if h.heldBytes() == 0 {
 		n, err := h.awaitHead(p)
 		if n == 0 {
 			return 0, false, err
@@ -146,8 +148,6 @@ func (h *h1Conn) readHead(p []byte) (n int, more bool, err error) {
 			h.off += start
 			h.ready = end - start
 			return 0, true, nil
-		case len(p) == 1:
-			return 0, false, nil
 		}
 		if more, err := h.gather(); more || err != nil {
 			return 0, more, err

@@ -26,14 +26,15 @@ const (
 	h2Settle = 500 * time.Millisecond
 )
 
-// h2Conn is a TLS connection under x/net's HTTP/2 server. It adds what that server lacks: a graceful stop of one
+// h2Conn is a TLS connection under net/http's HTTP/2 server. It adds what that server lacks: a graceful stop of one
 // connection by two GOAWAY frames (RFC 9113 section 6.8). The first says that there will be no more but cuts nothing
 // off, the second, when requests on their way have arrived, names the last stream. To put the first between the
 // server's own frames it follows the frames that are written.
 type h2Conn struct {
-	*tls.Conn
-	c  *conn
-	hs *http.Server // of this connection alone, so that Shutdown stops only this one
+	net.Conn // is tls, without the method by which net/http would know it
+	tls      *tls.Conn
+	c        *conn
+	hs       *http.Server // of this connection alone, so that Shutdown stops only this one
 
 	open       atomic.Bool  // streams are open
 	openedAt   atomic.Int64 // when the first of them was, Unix nanoseconds
@@ -115,9 +116,11 @@ func (h *h2Conn) leave() {
 	h.after(h2Settle, h.sendFinal)
 }
 
-// sendFinal sends the GOAWAY that names the last stream; x/net's server then closes the connection behind its streams.
+// sendFinal sends the GOAWAY that names the last stream; net/http then closes the connection behind its streams.
 func (h *h2Conn) sendFinal() {
-	_ = h.hs.Shutdown(context.Background()) // has no listener and no connection of its own to wait for
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel() // only to start the shutdown, not to wait for it
+	_ = h.hs.Shutdown(ctx)
 	h.finalAt.Store(h.c.srv.now().UnixNano())
 }
 
@@ -140,53 +143,84 @@ func (h *h2Conn) stopTimers() {
 	h.timers = nil
 }
 
-// stateChanged hears from x/net's server when streams are open and when none is.
+// stateChanged hears from net/http when streams are open and when none is.
 func (h *h2Conn) stateChanged(_ net.Conn, state http.ConnState) {
+	if state == http.StateClosed { // net/http says so when it has closed the connection
+		return
+	}
 	if state == http.StateActive {
 		h.openedAt.Store(h.c.srv.now().UnixNano())
 	}
 	h.open.Store(state == http.StateActive)
 }
 
-// serveH2 serves an HTTP/2 connection until it closes.
-func (s *Server) serveH2(ctx context.Context, c *conn, t *tls.Conn) {
+// serveH2 starts to serve an HTTP/2 connection. net/http would do so of itself for a *tls.Conn, but then there were no
+// place to follow frames between the two; so it is told of an HTTP/2 connection by prior knowledge, on a server of its
+// own.
+func (s *Server) serveH2(c *conn, t *tls.Conn) {
 	limits := s.limits()
-	streams := uint32(limits.Streams)
+	streams := limits.Streams
 	if c.ln.kind == peerListener {
 		streams = max(streams, h2PeerStreams)
 	}
-	h := &h2Conn{Conn: t, c: c}
+	h := &h2Conn{tls: t, Conn: t, c: c}
+	var only http.Protocols
+	only.SetUnencryptedHTTP2(true)
 	h.hs = &http.Server{
-		Handler:        http.HandlerFunc(s.serve),
-		MaxHeaderBytes: int(limits.HeaderBytes),
-		ErrorLog:       s.errorLog,
-		ConnState:      h.stateChanged,
-	}
-	h2s := &http2.Server{
-		MaxConcurrentStreams:         streams,
-		MaxReadFrameSize:             h2ReadFrame,
+		Handler:                      http.HandlerFunc(s.serve),
+		Protocols:                    &only,
+		DisableGeneralOptionsHandler: true,
+		MaxHeaderBytes:               int(limits.HeaderBytes),
+		ReadHeaderTimeout:            limits.HeaderTimeout.D(), // for the preface
 		IdleTimeout:                  limits.IdleTimeout.D(),
-		ReadIdleTimeout:              h2PingAfter,
-		PingTimeout:                  h2PingTimeout,
-		MaxUploadBufferPerConnection: h2UploadPerConn,
-		MaxUploadBufferPerStream:     h2UploadPerStream,
-		CountError:                   func(kind string) { s.metrics.h2Errors.WithLabelValues(kind).Inc() },
-		// WriteByteTimeout is off: conn bounds every write, of every protocol.
-	}
-	if err := http2.ConfigureServer(h.hs, h2s); err != nil {
-		s.log.Error("HTTP/2 could not be configured; the connection is closed", "error", err)
-		_ = t.Close()
-		return
+		ErrorLog:                     s.errorLog,
+		ConnState:                    h.stateChanged,
+		ConnContext: func(ctx context.Context, _ net.Conn) context.Context {
+			return context.WithValue(ctx, connKey{}, c)
+		},
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams:          streams,
+			MaxReadFrameSize:              h2ReadFrame,
+			SendPingTimeout:               h2PingAfter,
+			PingTimeout:                   h2PingTimeout,
+			MaxReceiveBufferPerConnection: h2UploadPerConn,
+			MaxReceiveBufferPerStream:     h2UploadPerStream,
+			CountError:                    func(kind string) { s.metrics.h2Errors.WithLabelValues(kind).Inc() },
+			// WriteByteTimeout is off: conn bounds every write, of every protocol.
+		},
 	}
 	c.mu.Lock()
-	if c.phase == phaseClosed {
-		c.mu.Unlock()
+	closed := c.phase == phaseClosed
+	if !closed {
+		c.h2 = h
+	}
+	c.mu.Unlock()
+	if closed {
 		return
 	}
-	c.h2 = h
-	c.mu.Unlock()
-	h2s.ServeConn(h, &http2.ServeConnOpts{Context: ctx, BaseConfig: h.hs})
+	s.metrics.connections.WithLabelValues(c.ln.kind.String(), "h2").Inc()
+	_ = h.hs.Serve(&single{conn: h}) // returns at once: the connection has a goroutine of its own
 }
+
+// single is a listener for one connection.
+type single struct {
+	conn net.Conn
+}
+
+// Accept returns the connection, then fails.
+func (l *single) Accept() (net.Conn, error) {
+	if c := l.conn; c != nil {
+		l.conn = nil
+		return c, nil
+	}
+	return nil, net.ErrClosed
+}
+
+// Close does nothing: the connection goes on.
+func (l *single) Close() error { return nil }
+
+// Addr has no meaning here.
+func (l *single) Addr() net.Addr { return &net.TCPAddr{} }
 
 // frameTracker follows HTTP/2 frames in the bytes that are written, to know where another may be put in between.
 type frameTracker struct {

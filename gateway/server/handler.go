@@ -158,12 +158,6 @@ func admit(r *http.Request, l *configs.Limits) *refusal {
 	if r.Method == http.MethodConnect || r.Method == http.MethodTrace {
 		return refuseMethod
 	}
-	if r.Host == "" {
-		return refuseNoHost
-	}
-	if !validHost(r.Host) {
-		return refuseHost
-	}
 	if r.ProtoMajor == 2 {
 		if no := admitH2(r, l); no != nil {
 			return no
@@ -190,11 +184,25 @@ func admit(r *http.Request, l *configs.Limits) *refusal {
 
 // admitH2 judges what the filter judges for HTTP/1.1 and the HTTP/2 library does not.
 func admitH2(r *http.Request, l *configs.Limits) *refusal {
+	if hosts := r.Header["Host"]; len(hosts) > 0 { // beside :authority or in its place, RFC 9113 section 8.3.1
+		if len(hosts) > 1 || hosts[0] != r.Host {
+			return refuseHost
+		}
+		delete(r.Header, "Host")
+	}
+	if r.Host == "" {
+		return refuseNoHost
+	}
+	if !validHost(r.Host) {
+		return refuseHost
+	}
 	if !validTarget(r.RequestURI) {
 		return refuseTarget
 	}
-	if len(r.Header["Content-Length"]) > 1 {
-		return refuseLength
+	if v := r.Header["Content-Length"]; len(v) > 0 { // must be the body's, RFC 9113 section 8.1.1
+		if n, ok := parseLength([]byte(v[0])); len(v) > 1 || !ok || n != r.ContentLength {
+			return refuseLength
+		}
 	}
 	fields := 0
 	for _, v := range r.Header {
@@ -208,8 +216,8 @@ func admitH2(r *http.Request, l *configs.Limits) *refusal {
 
 // prepareBody bounds the request body in size, where no length was declared, and over HTTP/2 in time.
 func (s *Server) prepareBody(q *request, w http.ResponseWriter, r *http.Request) {
-	if r.TLS == nil && q.info.TLS { // an HTTP/2 client said :scheme http
-		st := q.c.h2.ConnectionState()
+	if r.TLS == nil && q.info.TLS { // HTTP/2: net/http was not told of the TLS below
+		st := q.c.h2.tls.ConnectionState()
 		r.TLS = &st
 	}
 	if r.ContentLength == 0 {

@@ -99,7 +99,7 @@ func cutLine(b []byte) (line, rest []byte) {
 }
 
 type requestLine struct {
-	method, target string
+	method, target []byte
 	minor          byte // of HTTP/1.x: '0' or '1'
 }
 
@@ -119,26 +119,25 @@ func parseRequestLine(line []byte) (requestLine, *refusal) {
 	if version[5] != '1' || version[7] > '1' {
 		return requestLine{}, refuseVersion
 	}
-	rl := requestLine{method: string(method), target: string(target), minor: version[7]}
+	rl := requestLine{method: method, target: target, minor: version[7]}
 	switch {
-	case rl.method == http.MethodConnect:
+	case string(method) == http.MethodConnect:
 		return rl, refuseMethod
-	case target[0] == '/', rl.target == "*" && rl.method == http.MethodOptions:
-	case absoluteAuthority(rl.target) != "":
+	case target[0] == '/', string(target) == "*" && string(method) == http.MethodOptions:
+	case len(absoluteAuthority(target)) > 0:
 	default:
 		return rl, refuseTarget
 	}
 	return rl, nil
 }
 
-// absoluteAuthority is the authority of a target in absolute form (RFC 9112 section 3.2.2), else "".
-func absoluteAuthority(target string) string {
-	i := strings.Index(target, "://")
-	if i < 0 || !strings.EqualFold(target[:i], "http") && !strings.EqualFold(target[:i], "https") {
-		return ""
+// absoluteAuthority is the authority of a target in absolute form (RFC 9112 section 3.2.2), else empty.
+func absoluteAuthority(target []byte) []byte {
+	scheme, rest, ok := bytes.Cut(target, []byte("://"))
+	if !ok || !equalFold(scheme, "http") && !equalFold(scheme, "https") {
+		return nil
 	}
-	rest := target[i+3:]
-	if j := strings.IndexAny(rest, "/?"); j >= 0 {
+	if j := bytes.IndexAny(rest, "/?"); j >= 0 {
 		rest = rest[:j]
 	}
 	return rest
@@ -147,7 +146,7 @@ func absoluteAuthority(target string) string {
 // framingFields gathers from a head's fields what decides about its framing and its host.
 type framingFields struct {
 	hosts, lengths, codings int
-	host                    string
+	host                    []byte
 	length                  int64
 	chunked                 bool
 }
@@ -168,7 +167,7 @@ func (f *framingFields) add(line []byte) *refusal {
 	case len("Host"):
 		if equalFold(name, "host") {
 			f.hosts++
-			f.host = string(value)
+			f.host = value
 		}
 	case len("Content-Length"):
 		if equalFold(name, "content-length") {
@@ -190,9 +189,9 @@ func (f *framingFields) add(line []byte) *refusal {
 
 func (f *framingFields) finish(rl requestLine) (head, *refusal) {
 	switch {
-	case f.hosts == 0 || f.host == "":
+	case f.hosts == 0 || len(f.host) == 0:
 		return head{}, refuseNoHost
-	case f.hosts > 1:
+	case f.hosts > 1, !validHost(f.host):
 		return head{}, refuseHost
 	case f.codings > 0 && f.lengths > 0, f.codings > 1, f.codings > 0 && rl.minor == '0':
 		return head{}, refuseFraming // RFC 9112 section 6.1
@@ -201,7 +200,7 @@ func (f *framingFields) finish(rl requestLine) (head, *refusal) {
 	case f.codings > 0 && !f.chunked:
 		return head{}, refuseCoding
 	}
-	if rl.target[0] != '/' && rl.target != "*" && !strings.EqualFold(absoluteAuthority(rl.target), f.host) {
+	if rl.target[0] != '/' && rl.target[0] != '*' && !bytes.EqualFold(absoluteAuthority(rl.target), f.host) {
 		return head{}, refuseHost
 	}
 	switch {
@@ -254,28 +253,33 @@ func validValue(b []byte) bool {
 
 // validHost tells whether h is a host with an optional port and nothing else: a name of letters, digits, '-', '.', '_'
 // and '~', an IPv4 address, or an IPv6 address in brackets without a zone.
-func validHost(h string) bool {
+func validHost[T string | []byte](h T) bool {
 	if len(h) == 0 || len(h) > 261 { // 255 for a name, ":65535"
 		return false
 	}
+	name := len(h) // where the port begins
+	for i := 0; i < len(h); i++ {
+		if h[i] == ']' || h[i] == ':' && h[0] != '[' {
+			name = i
+			break
+		}
+	}
 	if h[0] == '[' {
-		i := strings.IndexByte(h, ']')
-		if i < 0 {
+		if name == len(h) {
 			return false
 		}
-		ip, err := netip.ParseAddr(h[1:i])
-		return err == nil && ip.Is6() && ip.Zone() == "" && (i+1 == len(h) || h[i+1] == ':' && validPort(h[i+2:]))
+		ip, err := netip.ParseAddr(string(h[1:name]))
+		name++
+		return err == nil && ip.Is6() && ip.Zone() == "" && validPort(h[name:])
 	}
-	name := h
-	if i := strings.IndexByte(h, ':'); i >= 0 {
-		if !validPort(h[i+1:]) {
-			return false
-		}
-		name = h[:i]
-	}
+	return validName(h[:name]) && validPort(h[name:])
+}
+
+// validName tells whether n is made of labels, none of them empty but a last one.
+func validName[T string | []byte](n T) bool {
 	label := 0
-	for i := 0; i < len(name); i++ {
-		switch c := name[i]; {
+	for i := 0; i < len(n); i++ {
+		switch c := n[i]; {
 		case c == '.':
 			if label == 0 {
 				return false
@@ -287,15 +291,19 @@ func validHost(h string) bool {
 			return false
 		}
 	}
-	return name != ""
+	return len(n) > 0
 }
 
-func validPort(p string) bool {
-	if len(p) == 0 || len(p) > 5 {
+// validPort tells whether p is empty or a colon and a number up to 65535.
+func validPort[T string | []byte](p T) bool {
+	if len(p) == 0 {
+		return true
+	}
+	if p[0] != ':' || len(p) == 1 || len(p) > 6 {
 		return false
 	}
 	n := 0
-	for i := 0; i < len(p); i++ {
+	for i := 1; i < len(p); i++ {
 		if !isDigit(p[i]) {
 			return false
 		}

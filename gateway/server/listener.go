@@ -186,8 +186,7 @@ func addrPort(a net.Addr) netip.AddrPort {
 // serveTLS shakes hands and hands the connection to the protocol that was agreed on.
 func (s *Server) serveTLS(c *conn) {
 	t := tls.Server(c, c.ln.tls)
-	ctx := context.WithValue(context.Background(), connKey{}, c)
-	hs, cancel := context.WithTimeout(ctx, s.limits().HeaderTimeout.D())
+	hs, cancel := context.WithTimeout(context.Background(), s.limits().HeaderTimeout.D())
 	err := t.HandshakeContext(hs)
 	timedOut := hs.Err() != nil
 	cancel()
@@ -203,8 +202,7 @@ func (s *Server) serveTLS(c *conn) {
 			"remote", c.base.RemoteAddr.String(), "proto", proto)
 		_ = t.Close()
 	case proto == "h2":
-		s.metrics.connections.WithLabelValues(c.ln.kind.String(), "h2").Inc()
-		s.serveH2(ctx, c, t)
+		s.serveH2(c, t)
 	case proto == "" || proto == "http/1.1":
 		s.serveH1(c, t)
 	default: // acme-tls/1 has done its work by now

@@ -180,7 +180,7 @@ func (c *conn) shut() {
 }
 
 // retire sends the GOAWAYs and tells whether the connection has been quiet for so long since the last that it may be
-// closed. x/net's server closes it sooner unless the client never began to speak HTTP/2.
+// closed. net/http closes it sooner unless the client never began to speak HTTP/2.
 func (h *h2Conn) retire(quiet bool, now time.Time) (done bool) {
 	h.leave()
 	final := h.finalAt.Load()

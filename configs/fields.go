@@ -84,27 +84,43 @@ func isSection(t reflect.Type) bool {
 // walk calls visit for v and for every value that it holds, sections, lists and maps before what is in them; maps in the
 // order of their names. An element of a list or of a map is visited with the field of its list or map.
 func walk(v reflect.Value, f field, path string, visit func(v reflect.Value, f field, path string)) {
+	w := walker{visit: visit, fields: make(map[reflect.Type][]field)}
+	w.walk(v, f, path)
+}
+
+// walker is one walk, which reads the tags of each section once.
+type walker struct {
+	visit  func(v reflect.Value, f field, path string)
+	fields map[reflect.Type][]field
+}
+
+func (w *walker) walk(v reflect.Value, f field, path string) {
 	if v.Kind() == reflect.Pointer {
 		if v.IsNil() {
 			return
 		}
 		v = v.Elem()
 	}
-	visit(v, f, path)
+	w.visit(v, f, path)
 	switch {
-	case isSection(v.Type()):
-		for _, sub := range fieldsOf(v.Type()) {
-			walk(v.Field(sub.index), sub, join(path, sub.name), visit)
+	case v.Kind() == reflect.Struct && isSection(v.Type()):
+		fields, ok := w.fields[v.Type()]
+		if !ok {
+			fields = fieldsOf(v.Type())
+			w.fields[v.Type()] = fields
+		}
+		for _, sub := range fields {
+			w.walk(v.Field(sub.index), sub, join(path, sub.name))
 		}
 	case v.Kind() == reflect.Map:
 		keys := v.MapKeys()
 		sort.Slice(keys, func(i, j int) bool { return keys[i].String() < keys[j].String() })
 		for _, k := range keys {
-			walk(v.MapIndex(k), f, join(path, k.String()), visit)
+			w.walk(v.MapIndex(k), f, join(path, k.String()))
 		}
 	case v.Kind() == reflect.Slice:
 		for i := range v.Len() {
-			walk(v.Index(i), f, index(path, i), visit)
+			w.walk(v.Index(i), f, index(path, i))
 		}
 	}
 }

@@ -184,8 +184,15 @@ func (r *report) syntax(data []byte, at int, err error) {
 			break
 		}
 	}
-	if lines := bytes.Split(data, []byte("\n")); at >= 1 && at <= len(lines) && tabbed(lines[at-1]) {
+	var line []byte
+	if lines := bytes.Split(data, []byte("\n")); at >= 1 && at <= len(lines) {
+		line = lines[at-1]
+	}
+	switch {
+	case tabbed(line):
 		hint = "; indent with spaces, as YAML knows no tabs"
+	case bytes.Contains(line, []byte("${")) && strings.Contains(msg, "','"):
+		hint = `; inside [ ] and { } a value with ${NAME} needs quotes: "${NAME}"`
 	}
 	r.add(at, 0, "", "this is not YAML: "+msg+hint)
 }

@@ -17,7 +17,7 @@ The file is one document of at most 4 MiB. An unknown key, a key that stands twi
 aliases and ` + "`<<`" + ` work. A key without a value is an error, save for a whole section.
 
 ` + "`${NAME}`" + ` anywhere in a value is filled in from the environment; a variable that is not set is an error, and what it holds is
-never read as YAML. ` + "`$$`" + ` is a literal ` + "`$`" + `.
+never read as YAML. ` + "`$$`" + ` is a literal ` + "`$`" + `. Inside ` + "`[ ]`" + ` and ` + "`{ }`" + ` YAML wants it in quotes: ` + "`{key: \"${KEY}\"}`" + `.
 
 | kind | written |
 |---|---|

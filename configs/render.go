@@ -178,14 +178,13 @@ func (r renderer) text(s string, f field, path string) string {
 	if !keepsNode(path)("NODE") {
 		return escape(s)
 	}
-	var out string
-	for i, part := range strings.Split(s, node) {
-		if i > 0 {
-			out += node
-		}
-		out += escape(part)
+	parts := strings.Split(s, node)
+	last := len(parts) - 1
+	for i, part := range parts[:last] { // a $ that stands before the node's must not pair up with it
+		parts[i] = strings.TrimSuffix(escape(part+"$"), "$")
 	}
-	return out
+	parts[last] = escape(parts[last])
+	return strings.Join(parts, node)
 }
 
 func plain(tag, value string) *yaml.Node {

@@ -1,0 +1,119 @@
+package proxy
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Metrics of the requests. One set a process, whatever reloads come.
+type Metrics struct {
+	requests  *prometheus.CounterVec
+	duration  *prometheus.HistogramVec
+	bytes     *prometheus.CounterVec
+	forwarded *prometheus.CounterVec
+	refusals  *prometheus.CounterVec
+}
+
+// NewMetrics registers the metrics of the requests.
+func NewMetrics(reg prometheus.Registerer) *Metrics {
+	m := &Metrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "landfall_requests_total",
+			Help: "Requests by service, route (its path pattern) and class of the status code."}, []string{"service", "route", "code"}),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "landfall_request_duration_seconds",
+			Help:    "Time from a request's head to the end of its response.",
+			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}, NativeHistogramBucketFactor: 1.1},
+			[]string{"service"}),
+		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "landfall_bytes_total",
+			Help: "Body bytes by direction (in, out) and hop (client, peer)."}, []string{"direction", "hop"}),
+		forwarded: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "landfall_forwarded_total",
+			Help: "Requests that were sent on to another region's node."}, []string{"from", "to"}),
+		refusals: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "landfall_refusals_total",
+			Help: "Requests that a phase refused, by its reason."}, []string{"reason"}),
+	}
+	reg.MustRegister(m.requests, m.duration, m.bytes, m.forwarded, m.refusals)
+	return m
+}
+
+// classes are the labels of status codes: the class, or "aborted" when no response was finished.
+var classes = [...]string{"aborted", "1xx", "2xx", "3xx", "4xx", "5xx"}
+
+// account closes the exchange: metrics and the access log. It runs on every path, an aborting panic too.
+func (x *exchange) account() {
+	m := x.p.o.Metrics
+	service, route := "none", "none"
+	if x.match.service != nil {
+		service = x.match.service.name
+	}
+	if x.match.route != nil {
+		route = x.match.route.Match.Path
+	}
+	status := x.w.status
+	if x.refusal != nil && x.refusal.reason == clientGone {
+		status = answers[clientGone].status
+	}
+	class := classes[0]
+	if c := status / 100; c > 0 && c < len(classes) && !x.outcome.Aborted {
+		class = classes[c]
+	}
+	took := x.p.o.Now().Sub(x.started)
+	m.requests.WithLabelValues(service, route, class).Inc()
+	m.duration.WithLabelValues(service).Observe(took.Seconds())
+	hop := "client"
+	if x.head.hop > 0 {
+		hop = "peer"
+	}
+	m.bytes.WithLabelValues("out", hop).Add(float64(x.w.bytes))
+	if x.in.ContentLength > 0 {
+		m.bytes.WithLabelValues("in", hop).Add(float64(x.in.ContentLength))
+	}
+	if x.refusal != nil {
+		m.refusals.WithLabelValues(string(x.refusal.reason)).Inc()
+	}
+	if x.p.o.Access.wants(status, x.outcome.Aborted) {
+		x.logAccess(service, route, status, took.Seconds())
+	}
+}
+
+func (x *exchange) logAccess(service, route string, status int, seconds float64) {
+	attrs := []slog.Attr{
+		slog.String("id", x.head.id), slog.String("client", x.head.client.String()), slog.String("method", x.in.Method),
+		slog.String("host", x.head.host), slog.String("path", x.head.path), slog.Int("status", status),
+		slog.Int64("bytes", x.w.bytes), slog.Float64("seconds", seconds), slog.String("service", service),
+		slog.String("route", route), slog.String("cache", x.outcome.Result),
+	}
+	if tr := x.trail.Load(); tr != nil {
+		attrs = append(attrs, slog.String("region", tr.Region), slog.String("node", tr.Node), slog.String("origin", tr.Origin), slog.Int("tries", tr.Tries))
+	}
+	if x.refusal != nil {
+		attrs = append(attrs, slog.String("refusal", string(x.refusal.reason)))
+		if x.refusal.cause != nil {
+			attrs = append(attrs, slog.String("cause", x.refusal.cause.Error()))
+		}
+	}
+	if x.outcome.Aborted {
+		attrs = append(attrs, slog.Bool("aborted", true))
+	}
+	x.p.o.Access.log.LogAttrs(context.Background(), slog.LevelInfo, "request", attrs...)
+}
+
+// AccessLog decides which requests are logged, and where. A nil *AccessLog logs nothing.
+type AccessLog struct {
+	log    *slog.Logger
+	sample float64
+	random func() float64
+}
+
+// NewAccessLog logs a share of all requests, 0 to 1, and every one that failed (5xx, or aborted).
+func NewAccessLog(log *slog.Logger, sample float64) *AccessLog {
+	return &AccessLog{log: log, sample: sample, random: rand.Float64}
+}
+
+func (a *AccessLog) wants(status int, aborted bool) bool {
+	if a == nil {
+		return false
+	}
+	return status >= 500 || aborted || (a.sample > 0 && a.random() < a.sample)
+}

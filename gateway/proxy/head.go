@@ -1,0 +1,238 @@
+package proxy
+
+import (
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"golang.org/x/net/http/httpguts"
+)
+
+// headResult is one normalised request. Route match and cache key are functions of it, not of the http.Request.
+type headResult struct {
+	method string
+	host   string // lower case, without port
+	path   string // escaped, with dot segments removed (RFC 3986 section 5.2.4)
+	query  string
+	scheme string // as the client used it, or a trusted proxy said
+
+	client  netip.Addr // the user's address, behind trusted proxies
+	country string     // ISO 3166-1 alpha-2, when known
+	id      string     // request id
+	upgrade string     // the protocol asked for with Upgrade; empty: none
+	loops   []string   // CDN-Loop as received
+	hop     int        // nodes of this fleet that forwarded it before: 0 from a client
+	service string     // on a forwarded request: the service that the first node matched
+}
+
+func (h headResult) uri() string {
+	if h.query == "" {
+		return h.path
+	}
+	return h.path + "?" + h.query
+}
+
+const (
+	methodPurge = "PURGE"
+	cdnID       = "landfall" // in CDN-Loop (RFC 8586) and Via
+
+	// maxHops bounds how often nodes may forward one request: to the next region, and once more when that has just lost
+	// its pool too. A request is never forwarded to a node's own region, so no loop is shorter.
+	maxHops = 2
+)
+
+// The headers of the hop between two nodes. Every Landfall- header that a client sends is removed.
+const (
+	headerPrefix  = "Landfall-"
+	headerHop     = "Landfall-Hop"
+	headerService = "Landfall-Service"
+	headerClient  = "Landfall-Client"
+	headerScheme  = "Landfall-Scheme"
+	headerUpgrade = "Landfall-Upgrade"
+	headerStatus  = "Landfall-Status"
+	headerNoPool  = "Landfall-No-Pool" // on an answer: nothing was sent to an origin, try elsewhere
+)
+
+// IsForwarded tells a request that another node forwards from the peer channel's own messages.
+func IsForwarded(r *http.Request) bool { return r.Header.Get(headerHop) != "" }
+
+// head is the first phase: one normalised request, or a refusal.
+func (p *Proxy) head(r *http.Request, conn Conn) (headResult, *refusal) {
+	h := headResult{method: r.Method, scheme: "http", client: conn.Remote.Unmap(), id: conn.RequestID, query: r.URL.RawQuery}
+	if conn.TLS {
+		h.scheme = "https"
+	}
+	var ok bool
+	if h.host, ok = normalHost(r.Host); !ok {
+		return h, refused(malformed, "the Host is not a host name")
+	}
+	if h.path, ok = normalPath(r.URL); !ok {
+		return h, refused(malformed, "the path is not a valid absolute path")
+	}
+	if conn.Peer != "" {
+		return p.peerHead(h, r)
+	}
+	for _, v := range r.Header["Cdn-Loop"] {
+		for info := range strings.SplitSeq(v, ",") {
+			id, _, _ := strings.Cut(info, ";")
+			if strings.EqualFold(strings.TrimSpace(id), cdnID) {
+				return h, refused(loop, "this request has been here before")
+			}
+		}
+	}
+	h.loops = r.Header["Cdn-Loop"]
+	if p.isTrusted(h.client) {
+		h.client = p.clientBehind(h.client, r.Header)
+		if proto := strings.ToLower(r.Header.Get("X-Forwarded-Proto")); proto == "http" || proto == "https" {
+			h.scheme = proto
+		}
+		if id := r.Header.Get("X-Request-Id"); id != "" && len(id) <= 128 && httpguts.ValidHeaderFieldValue(id) {
+			h.id = id
+		}
+	}
+	h.upgrade = upgradeOf(r)
+	if place, ok := p.o.Locator.Lookup(h.client); ok {
+		h.country = place.Country
+	}
+	return h, nil
+}
+
+// peerHead reads what the forwarding node said of the request. The peer is authenticated, yet a field that can't be
+// right is refused: two versions of the program may disagree.
+func (p *Proxy) peerHead(h headResult, r *http.Request) (headResult, *refusal) {
+	hop, err := strconv.Atoi(r.Header.Get(headerHop))
+	if err != nil || hop < 1 {
+		return h, refused(malformed, headerHop+" is not a positive number")
+	}
+	if hop > maxHops {
+		return h, refused(hopLimit, "the request was forwarded too often between regions")
+	}
+	client, err := netip.ParseAddr(r.Header.Get(headerClient))
+	if err != nil {
+		return h, refused(malformed, headerClient+" is not an address")
+	}
+	h.hop, h.client, h.service = hop, client, r.Header.Get(headerService)
+	h.upgrade = r.Header.Get(headerUpgrade)
+	if h.upgrade != "" {
+		h.method = http.MethodGet // the channel carries it as a POST, whose body is the client's side of the connection
+	}
+	if s := r.Header.Get(headerScheme); s == "http" || s == "https" {
+		h.scheme = s
+	}
+	if id := r.Header.Get("X-Request-Id"); id != "" {
+		h.id = id
+	}
+	return h, nil
+}
+
+// normalHost is the host of a request without port, in lower case and without the final dot.
+func normalHost(host string) (string, bool) {
+	if strings.HasPrefix(host, "[") { // an IPv6 literal
+		end := strings.IndexByte(host, ']')
+		if end < 0 || !validPort(host[end+1:]) {
+			return "", false
+		}
+		a, err := netip.ParseAddr(host[1:end])
+		return "[" + a.String() + "]", err == nil && a.Zone() == ""
+	}
+	name := host
+	if i := strings.IndexByte(host, ':'); i >= 0 {
+		if !validPort(host[i:]) {
+			return "", false
+		}
+		name = host[:i]
+	}
+	name = strings.TrimSuffix(name, ".")
+	if name == "" || len(name) > 253 {
+		return "", false
+	}
+	for i := range len(name) {
+		c := name[i]
+		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '.' || c == '_') {
+			return "", false
+		}
+	}
+	return strings.ToLower(name), true
+}
+
+// validPort accepts "" and ":" with up to five digits (RFC 3986 section 3.2.3 allows none).
+func validPort(s string) bool {
+	if s == "" || s == ":" {
+		return true
+	}
+	n, err := strconv.ParseUint(s[1:], 10, 16)
+	return s[0] == ':' && err == nil && n > 0
+}
+
+// normalPath is the escaped path with its dot segments removed, so that what a route matched is what the origin gets and
+// what the cache is keyed by. Escaped dots count as dots; an escaped slash stays what it is.
+func normalPath(u *url.URL) (string, bool) {
+	path := u.EscapedPath()
+	if path == "" {
+		return "/", true
+	}
+	if path[0] != '/' {
+		return path, path == "*" // OPTIONS *
+	}
+	if !strings.Contains(path, "/.") && !strings.Contains(path, "/%2") {
+		return path, true
+	}
+	var out []string
+	segments := strings.Split(path[1:], "/")
+	for i, s := range segments {
+		last := i == len(segments)-1
+		switch strings.ReplaceAll(strings.ReplaceAll(s, "%2e", "."), "%2E", ".") {
+		case ".":
+			if last {
+				out = append(out, "")
+			}
+		case "..":
+			if len(out) > 0 {
+				out = out[:len(out)-1]
+			}
+			if last {
+				out = append(out, "")
+			}
+		default:
+			out = append(out, s)
+		}
+	}
+	return "/" + strings.Join(out, "/"), true
+}
+
+// upgradeOf is the protocol that an HTTP/1.1 request asks to switch to (RFC 9110 section 7.8), or empty.
+func upgradeOf(r *http.Request) string {
+	if r.ProtoMajor != 1 || !httpguts.HeaderValuesContainsToken(r.Header["Connection"], "upgrade") {
+		return ""
+	}
+	return r.Header.Get("Upgrade")
+}
+
+func (p *Proxy) isTrusted(a netip.Addr) bool {
+	for _, t := range p.trusted {
+		if t.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+// clientBehind reads X-Forwarded-For from the right: the first address that is not a trusted proxy is the client. What is
+// left of it was written by that client and is not believed.
+func (p *Proxy) clientBehind(direct netip.Addr, h http.Header) netip.Addr {
+	parts := strings.Split(strings.Join(h["X-Forwarded-For"], ","), ",")
+	client := direct
+	for i := len(parts) - 1; i >= 0; i-- {
+		a, err := netip.ParseAddr(strings.TrimSpace(parts[i]))
+		if err != nil {
+			break
+		}
+		client = a.Unmap()
+		if !p.isTrusted(client) {
+			break
+		}
+	}
+	return client
+}

@@ -1,0 +1,159 @@
+package proxy
+
+import (
+	"net/http"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"golang.org/x/net/http/httpguts"
+)
+
+// hopByHop are the headers that end at each hop (RFC 9110 section 7.6.1), beside those that Connection names.
+var hopByHop = []string{"Connection", "Proxy-Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Te", "Trailer", "Transfer-Encoding", "Upgrade"}
+
+// stripHopByHop removes what ends at this hop. TE: trailers survives where the client sent it, since both our sides can
+// carry trailers.
+func stripHopByHop(h http.Header) {
+	trailers := httpguts.HeaderValuesContainsToken(h["Te"], "trailers")
+	for _, v := range h["Connection"] {
+		for name := range strings.SplitSeq(v, ",") {
+			if name = strings.TrimSpace(name); name != "" {
+				h.Del(name)
+			}
+		}
+	}
+	for _, name := range hopByHop {
+		delete(h, name)
+	}
+	if trailers {
+		h.Set("Te", "trailers")
+	}
+}
+
+// stripInternal removes what only nodes may say to each other. Called on what clients send and on what origins answer.
+func stripInternal(h http.Header) {
+	for name := range h {
+		if strings.HasPrefix(name, headerPrefix) {
+			delete(h, name)
+		}
+	}
+}
+
+// outbound is the request as it goes to an origin of this region or to another region's node, coding being the
+// Accept-Encoding that was negotiated. It carries the context of the request it is made from; the body is the caller's
+// to set.
+func (x *exchange) outbound(from *http.Request, coding string) *http.Request {
+	out := from.Clone(from.Context())
+	out.RequestURI = ""
+	out.Close = false
+	out.Host = x.in.Host
+	out.Method = x.head.method
+	out.URL.Scheme, out.URL.Host = "", ""
+	out.URL.Path, out.URL.RawPath, out.URL.RawQuery = "", "", x.head.query
+	out.URL.Opaque = ""
+	setEscapedPath(out, x.head.path)
+	h := out.Header
+	stripHopByHop(h)
+	if x.head.hop == 0 {
+		stripInternal(h)
+		x.setForwarding(h)
+	} else {
+		stripInternal(h) // already set by the first node
+	}
+	h.Set("X-Request-Id", x.head.id)
+	if coding != "" {
+		h.Set("Accept-Encoding", coding)
+	} else if x.head.hop == 0 {
+		h.Del("Accept-Encoding")
+	}
+	if h["User-Agent"] == nil {
+		h["User-Agent"] = []string{""} // or net/http would add its own
+	}
+	if x.head.hop == 0 {
+		x.p.o.Compressor.PrepareRequest(h)
+	}
+	return out
+}
+
+// setEscapedPath sets a URL's path from its escaped form. head has checked that it unescapes.
+func setEscapedPath(r *http.Request, escaped string) {
+	u, err := r.URL.Parse(escaped)
+	if err != nil {
+		r.URL.Path = escaped
+		return
+	}
+	r.URL.Path, r.URL.RawPath = u.Path, u.RawPath
+}
+
+// setForwarding tells the origin who the client is. What a client wrote itself is replaced, unless it came through a
+// trusted proxy, whose chain is continued (RFC 7239 and the X- headers that came before it).
+func (x *exchange) setForwarding(h http.Header) {
+	direct := x.conn.Remote.Unmap()
+	if x.p.isTrusted(direct) {
+		h.Set("X-Forwarded-For", joinList(h["X-Forwarded-For"], direct.String()))
+		h.Set("Forwarded", joinList(h["Forwarded"], x.forwarded(direct)))
+	} else {
+		h.Set("X-Forwarded-For", direct.String())
+		h.Set("Forwarded", x.forwarded(direct))
+	}
+	h.Set("X-Forwarded-Proto", x.head.scheme)
+	h.Set("X-Forwarded-Host", x.in.Host)
+	h.Set("X-Real-Ip", x.head.client.String())
+	h.Set("Cdn-Loop", joinList(x.head.loops, cdnID))
+	h.Set("Via", joinList(h["Via"], strconv.Itoa(x.in.ProtoMajor)+"."+strconv.Itoa(x.in.ProtoMinor)+" "+cdnID))
+	h.Del("X-Client-Country")
+	if x.head.country != "" {
+		h.Set("X-Client-Country", x.head.country)
+	}
+	if !validTraceparent(h.Get("Traceparent")) {
+		// The request id is 128 random bits in hex, as a trace id is; half of it serves as the parent id.
+		if id := x.conn.RequestID; len(id) == 32 {
+			h.Set("Traceparent", "00-"+id+"-"+id[16:]+"-00")
+		}
+		h.Del("Tracestate")
+	}
+}
+
+// forwarded is our element of Forwarded (RFC 7239 section 4).
+func (x *exchange) forwarded(direct netip.Addr) string {
+	node := direct.String()
+	if direct.Is6() {
+		node = `"[` + node + `]"`
+	}
+	host := x.in.Host
+	if !httpguts.ValidHeaderFieldName(host) { // not a token: a port or an IPv6 literal
+		host = `"` + host + `"`
+	}
+	return "for=" + node + ";host=" + host + ";proto=" + x.head.scheme
+}
+
+// validTraceparent checks the form of W3C Trace Context, version 00.
+func validTraceparent(s string) bool {
+	if len(s) != 55 || s[:3] != "00-" || s[35] != '-' || s[52] != '-' {
+		return false
+	}
+	for i := 3; i < len(s); i++ {
+		c := s[i]
+		if i != 35 && i != 52 && !(c >= '0' && c <= '9' || c >= 'a' && c <= 'f') {
+			return false
+		}
+	}
+	return s[3:35] != strings.Repeat("0", 32) && s[36:52] != strings.Repeat("0", 16)
+}
+
+func joinList(have []string, add string) string {
+	if len(have) == 0 {
+		return add
+	}
+	return strings.Join(have, ", ") + ", " + add
+}
+
+// inbound cleans the headers of an origin's or peer's response for the client.
+func inbound(resp *http.Response) {
+	h := resp.Header
+	stripHopByHop(h)
+	delete(h, "Te")
+	stripInternal(h)
+	h.Set("Via", joinList(h["Via"], strconv.Itoa(resp.ProtoMajor)+"."+strconv.Itoa(resp.ProtoMinor)+" "+cdnID))
+}

@@ -1,0 +1,164 @@
+package proxy
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"landfall/cache"
+	"landfall/configs"
+	"landfall/gateway/compress"
+	"landfall/gateway/upstream"
+	"landfall/routing"
+	"landfall/routing/geo"
+)
+
+// Conn is what the listener knows of the connection that a request came by.
+type Conn struct {
+	Remote    netip.Addr
+	TLS       bool
+	Peer      string // on the peer listener: the verified name of the node that forwards; empty elsewhere
+	RequestID string // 32 hex digits
+}
+
+// Locator finds where a client is. A nil *geo.DB is one that finds nothing.
+type Locator interface {
+	Lookup(netip.Addr) (geo.Place, bool)
+}
+
+// Purger invalidates a URL of a service on every node and returns the number of objects that went.
+type Purger interface {
+	PurgeURL(ctx context.Context, service, url string) (removed int, missing []string, err error)
+}
+
+// Options are the parts that a Proxy works with. All are needed but those marked optional.
+type Options struct {
+	Config     *configs.Config
+	Node       string
+	Region     string
+	Cache      *cache.Cache
+	Compressor *compress.Compressor
+	Pools      map[string]*upstream.Pool // this region's pool by service; none for services that have no origins here
+	Peers      http.RoundTripper         // to other regions' nodes; optional
+	Snapshot   func() *routing.Snapshot
+	Locator    Locator
+	Purger     Purger
+	HasCert    func(host string) bool // a certificate is held: plain HTTP is redirected
+	HTTPSPort  string                 // of the HTTPS listener that redirects lead to; empty: no redirects
+	Logger     *slog.Logger
+	Access     *AccessLog
+	Metrics    *Metrics
+	Now        func() time.Time
+}
+
+// Proxy serves requests by one configuration. It is safe for concurrent use.
+type Proxy struct {
+	o       Options
+	hosts   hostTable
+	trusted []netip.Prefix
+	self    int // index of this node's region in every snapshot
+
+	buffers sync.Pool // *[]byte of copySize
+}
+
+// New builds the chain for one configuration.
+func New(o Options) (*Proxy, error) {
+	hosts, err := newHostTable(o.Config)
+	if err != nil {
+		return nil, err
+	}
+	p := &Proxy{o: o, hosts: hosts}
+	for _, t := range o.Config.Listen.TrustedProxies {
+		p.trusted = append(p.trusted, t.Prefix)
+	}
+	p.self = o.Snapshot().Region(o.Region)
+	p.buffers.New = func() any { b := make([]byte, copySize); return &b }
+	return p, nil
+}
+
+// copySize is the buffer of a streamed body: big enough that a fast stream costs few calls, small enough for thousands.
+const copySize = 32 << 10
+
+// Serve answers one client request.
+func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, conn Conn) {
+	x := &exchange{p: p, conn: conn, started: p.o.Now(), in: r}
+	x.w = &responseWriter{ResponseWriter: w, x: x}
+	defer x.account()
+	if no := x.run(); no != nil {
+		x.refuse(no)
+	}
+}
+
+// exchange is one request on its way: what each phase found, for the phases after it and for the account. It belongs to
+// the handler's goroutine.
+type exchange struct {
+	p       *Proxy
+	conn    Conn
+	started time.Time
+	in      *http.Request
+	w       *responseWriter
+
+	// Set by head.
+	head headResult
+	// Set by route.
+	match routeResult
+
+	// Set by cache, region and pool, for the account.
+	outcome cache.Outcome
+	trail   atomic.Pointer[trail] // a fill may write it after the request has ended
+	refusal *refusal
+}
+
+// run leads the request through the phases up to the first "no".
+func (x *exchange) run() *refusal {
+	var no *refusal
+	if x.head, no = x.p.head(x.in, x.conn); no != nil {
+		return no
+	}
+	if x.match, no = x.p.route(x.head); no != nil {
+		return no
+	}
+	x.debugHeaders()
+	if x.redirected() {
+		return nil
+	}
+	if x.head.method == methodPurge {
+		return x.purge()
+	}
+	switch {
+	case x.head.hop > 0:
+		return x.servePeer()
+	case x.head.upgrade != "":
+		return x.serveUpgrade()
+	}
+	return x.serveCached()
+}
+
+// redirected answers a plain HTTP request for a host with a certificate by sending the client to HTTPS.
+func (x *exchange) redirected() bool {
+	o := &x.p.o
+	if x.conn.TLS || x.head.hop > 0 || o.HTTPSPort == "" || !o.HasCert(x.head.host) {
+		return false
+	}
+	to := "https://" + x.head.host
+	if o.HTTPSPort != "443" {
+		to += ":" + o.HTTPSPort
+	}
+	x.w.Header().Set("Location", to+x.head.uri())
+	x.w.WriteHeader(http.StatusPermanentRedirect)
+	return true
+}
+
+func (x *exchange) debugHeaders() {
+	if !x.match.service.config.Debug || x.head.hop > 0 {
+		return
+	}
+	h := x.w.Header()
+	h.Set("X-Landfall-Region", x.p.o.Region)
+	h.Set("X-Landfall-Node", x.p.o.Node)
+	h.Set("X-Request-Id", x.head.id)
+}

@@ -1,0 +1,198 @@
+package proxy
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+	"sync/atomic"
+
+	"landfall/gateway/upstream"
+	"landfall/routing"
+)
+
+// trail is what the region and pool phases did, for the account. It is filled by whoever runs the fetch and read by the
+// handler; a detached fill may outlive the request, so the handler reads a copy made when the answer arrived.
+type trail struct {
+	Region string // where the request was served; empty: from the cache, or refused before
+	Node   string // the other region's node, if forwarded
+	Origin string
+	Tries  int
+}
+
+// fetch runs the region and pool phases for a request of the cache: here where this region's pool is usable, else at the
+// next region's node. Errors are *refusal or *upstream.Error.
+func (x *exchange) fetch(from *http.Request, coding string, body *bodyWatch) (*http.Response, trail, error) {
+	pool := x.p.o.Pools[x.match.service.name]
+	if pool == nil || pool.Usable() == routing.Down {
+		resp, tr, err := x.elsewhere(from, coding, body)
+		if err == nil || pool == nil || !untouched(err, body) {
+			return resp, tr, err
+		}
+		// No other region answered: the pool that looks down may be better than nothing.
+		return x.here(pool, from, coding, body)
+	}
+	resp, tr, err := x.here(pool, from, coding, body)
+	if err == nil || from.Context().Err() != nil {
+		return resp, tr, err
+	}
+	// The pool failed before its health said so. Another region may serve what was not sent, or is safe to send twice.
+	if untouched(err, body) || (idempotent(x.head.method) && !body.read.Load()) {
+		if resp2, tr2, err2 := x.elsewhere(from, coding, body); err2 == nil {
+			return resp2, tr2, nil
+		}
+	}
+	return resp, tr, err
+}
+
+// untouched tells whether a failed attempt left the request unsent and its body whole.
+func untouched(err error, body *bodyWatch) bool {
+	if body.read.Load() {
+		return false
+	}
+	var up *upstream.Error
+	if errors.As(err, &up) {
+		return !up.Sent
+	}
+	var no *refusal
+	return errors.As(err, &no) && no.noPool
+}
+
+// idempotent methods may be sent again (RFC 9110 section 9.2.2).
+func idempotent(method string) bool {
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodPut, http.MethodDelete:
+		return true
+	}
+	return false
+}
+
+// here is the pool phase: an origin of this region.
+func (x *exchange) here(pool *upstream.Pool, from *http.Request, coding string, body *bodyWatch) (*http.Response, trail, error) {
+	out := x.outbound(from, coding)
+	body.attach(out)
+	if x.head.upgrade != "" {
+		out.Header.Set("Connection", "Upgrade")
+		out.Header.Set("Upgrade", x.head.upgrade)
+	}
+	resp, at, err := pool.RoundTrip(out, x.match.policy)
+	tr := trail{Region: x.p.o.Region, Origin: at.Origin, Tries: at.Tries}
+	if err != nil {
+		return nil, tr, err
+	}
+	return resp, tr, nil
+}
+
+// elsewhere is the region phase's second half: the next region's node by the same decision that DNS answers by, as seen
+// from this region.
+func (x *exchange) elsewhere(from *http.Request, coding string, body *bodyWatch) (*http.Response, trail, error) {
+	if x.p.o.Peers == nil {
+		return nil, trail{}, &refusal{reason: noRegion, text: "no region can serve this request now", noPool: true}
+	}
+	if x.head.hop >= maxHops {
+		return nil, trail{}, &refusal{reason: hopLimit, text: "the request was forwarded too often between regions", noPool: true}
+	}
+	s := x.p.o.Snapshot()
+	key := routing.ClientKey(x.head.client)
+	var buf [maxRegions]routing.Choice
+	d := s.Decide(buf[:0], x.match.service.index, routing.Client{Point: s.Regions[x.p.self].Location, Key: key})
+	err := error(&refusal{reason: noRegion, text: "no region can serve this request now", noPool: true})
+	var tr trail
+	tried := 0
+	for _, c := range d.Choices[:d.Usable] {
+		if c.Region == x.p.self || len(s.Regions[c.Region].Nodes) == 0 {
+			continue
+		}
+		if tried == maxForwards {
+			break
+		}
+		tried++
+		nodes := s.Regions[c.Region].Nodes
+		node := nodes[key%uint64(len(nodes))]
+		tr = trail{Region: s.Regions[c.Region].Name, Node: node.Name, Tries: tried}
+		var resp *http.Response
+		resp, err = x.forward(from, coding, body, node)
+		if err == nil {
+			x.p.o.Metrics.forwarded.WithLabelValues(x.p.o.Region, tr.Region).Inc()
+			return resp, tr, nil
+		}
+		if from.Context().Err() != nil || !untouched(err, body) && (!idempotent(x.head.method) || body.read.Load()) {
+			break
+		}
+	}
+	return nil, tr, err
+}
+
+const (
+	// maxForwards bounds how many regions one request is offered to from one node.
+	maxForwards = 2
+	// maxRegions is the room for a decision on the stack; larger fleets allocate.
+	maxRegions = 32
+)
+
+// forward sends the request to another node over the peer channel.
+func (x *exchange) forward(from *http.Request, coding string, body *bodyWatch, node routing.Node) (*http.Response, error) {
+	out := x.outbound(from, coding)
+	body.attach(out)
+	out.URL.Scheme, out.URL.Host = "https", node.Name+upstream.PeerDomain
+	h := out.Header
+	h.Set(headerHop, strconv.Itoa(x.head.hop+1))
+	h.Set(headerService, x.match.service.name)
+	h.Set(headerClient, x.head.client.String())
+	h.Set(headerScheme, x.head.scheme)
+	var toPeer *io.PipeWriter
+	if x.head.upgrade != "" {
+		h.Set(headerUpgrade, x.head.upgrade)
+		out.Method = http.MethodPost
+		out.Body, toPeer = io.Pipe()
+		out.ContentLength = -1
+	}
+	resp, err := x.p.o.Peers.RoundTrip(out)
+	if err != nil {
+		return nil, err
+	}
+	if toPeer != nil {
+		untunnel(resp, toPeer)
+	}
+	if why := resp.Header.Get(headerNoPool); why != "" {
+		_ = resp.Body.Close() // an error page of ours
+		return nil, &refusal{reason: reason(why), text: causeTexts[reason(why)], noPool: true}
+	}
+	return resp, nil
+}
+
+// bodyWatch lends the client's body to one attempt after another, and knows whether any of it was read: what was read is
+// gone, so only an unread body can go elsewhere.
+type bodyWatch struct {
+	body io.ReadCloser
+	size int64
+	read atomic.Bool
+}
+
+func watchBody(r *http.Request) *bodyWatch {
+	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 {
+		return &bodyWatch{}
+	}
+	return &bodyWatch{body: r.Body, size: r.ContentLength}
+}
+
+func (b *bodyWatch) attach(out *http.Request) {
+	if b.body == nil {
+		out.Body, out.ContentLength, out.GetBody = nil, 0, nil
+		return
+	}
+	out.Body, out.ContentLength, out.GetBody = &watchedBody{b}, b.size, nil
+}
+
+type watchedBody struct{ b *bodyWatch }
+
+func (w *watchedBody) Read(p []byte) (int, error) {
+	n, err := w.b.body.Read(p)
+	if n > 0 {
+		w.b.read.Store(true)
+	}
+	return n, err
+}
+
+// Close leaves the client's body open: the next attempt may need it, and the server closes it in the end.
+func (w *watchedBody) Close() error { return nil }

@@ -1,0 +1,173 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
+	"strings"
+	"time"
+
+	"landfall/cache"
+)
+
+// serveCached runs the cache phase, and through it region, pool and respond.
+func (x *exchange) serveCached() *refusal {
+	in := x.in
+	stripInternal(in.Header)
+	coding := ""
+	if in.Header.Get("Range") == "" { // ranges are of the identity representation
+		coding = x.p.o.Compressor.Negotiate(in.Header["Accept-Encoding"])
+	}
+	in.Header.Del("Accept-Encoding")
+	if coding != "" {
+		in.Header.Set("Accept-Encoding", coding)
+	}
+	body := watchBody(in)
+	hints := x.w.hints()
+	defer hints.stop()
+	fetch := func(ctx context.Context, r *http.Request) (*http.Response, error) {
+		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{Got1xxResponse: hints.forward})
+		resp, tr, err := x.fetch(r.WithContext(ctx), coding, body)
+		x.trail.Store(&tr)
+		if err != nil {
+			return nil, err
+		}
+		inbound(resp)
+		return x.p.o.Compressor.Response(resp, coding), nil
+	}
+	view := cache.Request{
+		Service: x.match.service.name, Method: in.Method, Scheme: x.head.scheme, Host: x.head.host,
+		Path: x.head.path, RawQuery: x.head.query, Header: in.Header,
+	}
+	x.outcome = x.p.o.Cache.Serve(x.w, in, view, x.cachePolicy(), fetch)
+	if x.outcome.Err != nil {
+		return refusalFor(x.outcome.Err)
+	}
+	if x.outcome.Aborted {
+		panic(http.ErrAbortHandler) // the client must see that the body is incomplete
+	}
+	return nil
+}
+
+func (x *exchange) cachePolicy() cache.Policy {
+	c := x.match.route.Cache
+	return cache.Policy{
+		Off: c.Off, TTL: std(c.TTL), StaleWhileRevalidate: std(c.StaleWhileRevalidate), StaleIfError: std(c.StaleIfError),
+	}
+}
+
+// servePeer serves a request that another node forwarded. The node that the client is connected to caches and
+// compresses; here the request only meets the pool, so that a purge has one place fewer to race with.
+func (x *exchange) servePeer() *refusal {
+	if x.head.upgrade != "" {
+		return x.serveTunnel()
+	}
+	ctx := httptrace.WithClientTrace(x.in.Context(), &httptrace.ClientTrace{Got1xxResponse: x.w.hints().forward})
+	resp, tr, err := x.fetch(x.in.WithContext(ctx), strings.Join(x.in.Header["Accept-Encoding"], ", "), watchBody(x.in))
+	x.trail.Store(&tr)
+	if err != nil {
+		return refusalFor(err)
+	}
+	inbound(resp)
+	x.stream(resp)
+	return nil
+}
+
+// stream sends a response on as it comes: flushed after every read when its length is not known, trailers last.
+func (x *exchange) stream(resp *http.Response) {
+	defer resp.Body.Close()
+	h := x.w.Header()
+	for name, values := range resp.Header {
+		h[name] = values
+	}
+	for name := range resp.Trailer {
+		h.Add("Trailer", name)
+	}
+	x.w.WriteHeader(resp.StatusCode)
+	buf := x.p.buffers.Get().(*[]byte)
+	defer x.p.buffers.Put(buf)
+	if err := copyFlushing(x.w, resp.Body, *buf, resp.ContentLength < 0); err != nil {
+		x.outcome.Aborted = true
+		panic(http.ErrAbortHandler)
+	}
+	for name, values := range resp.Trailer {
+		h[http.TrailerPrefix+name] = values
+	}
+}
+
+func copyFlushing(w *responseWriter, body io.Reader, buf []byte, flush bool) error {
+	for {
+		n, err := body.Read(buf)
+		if n > 0 {
+			if _, werr := w.Write(buf[:n]); werr != nil {
+				return werr
+			}
+			if flush {
+				w.Flush()
+			}
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// purge answers the PURGE method: from the addresses that the service allows, on every node.
+func (x *exchange) purge() *refusal {
+	allowed := false
+	for _, p := range x.match.service.config.Purgers {
+		allowed = allowed || p.Contains(x.head.client)
+	}
+	if !allowed {
+		return refused(forbidden, "purging is not allowed from this address")
+	}
+	url := x.head.scheme + "://" + x.in.Host + x.head.uri()
+	ctx, cancel := context.WithTimeout(x.in.Context(), purgeTimeout)
+	defer cancel()
+	removed, missing, err := x.p.o.Purger.PurgeURL(ctx, x.match.service.name, url)
+	if err != nil {
+		return &refusal{reason: badGateway, text: "the purge could not be stored", cause: err}
+	}
+	writePurged(x.w, removed, missing)
+	return nil
+}
+
+const purgeTimeout = 10 * time.Second
+
+// errNoHijack tells that a connection can't be taken over: HTTP/2 has no Upgrade.
+var errNoHijack = errors.New("this connection can't be upgraded")
+
+// hintForwarder passes informational responses (103 Early Hints and its like) on to the client while its final response
+// has not begun. The response may come to a fill that outlives this request, hence the lock.
+type hintForwarder struct{ w *responseWriter }
+
+func (f hintForwarder) forward(code int, header textproto.MIMEHeader) error {
+	f.w.mu.Lock()
+	defer f.w.mu.Unlock()
+	if f.w.wrote || f.w.done || code == http.StatusContinue || code == http.StatusSwitchingProtocols {
+		return nil // the server itself answers Expect: 100-continue
+	}
+	h := f.w.ResponseWriter.Header()
+	kept := h.Clone()
+	for name, values := range header {
+		h[name] = values
+	}
+	f.w.ResponseWriter.WriteHeader(code)
+	clear(h)
+	for name, values := range kept {
+		h[name] = values
+	}
+	return nil
+}
+
+func (f hintForwarder) stop() {
+	f.w.mu.Lock()
+	f.w.done = true
+	f.w.mu.Unlock()
+}

@@ -1,0 +1,126 @@
+package gateway
+
+import (
+	"fmt"
+	"math"
+	"net/netip"
+	"strings"
+
+	"landfall/gateway/admin"
+	"landfall/gateway/proxy"
+	"landfall/routing"
+)
+
+// Explain implements admin.Services: the same decision that DNS answers by, with its reasons.
+func (b backend) Explain(url string, client netip.Addr) (admin.Explanation, error) {
+	n := b.n
+	host, path, _, err := proxy.NormalURL(url)
+	if err != nil {
+		return admin.Explanation{}, admin.Invalid("url", err.Error())
+	}
+	d, ok := steer{n}.decide(host, client, nil)
+	if !ok {
+		var hosts []string
+		for _, s := range n.generation.Load().config.Services {
+			hosts = append(hosts, s.Hosts...)
+		}
+		return admin.Explanation{}, admin.NotFound("host", host, hosts)
+	}
+	e := admin.Explanation{
+		URL: url, Host: host, Service: d.service, Mode: d.decision.Mode.String(), ModeText: d.snapshot.ModeText(d.decision.Mode),
+		Client: admin.ExplainClient{Country: d.place.Country, Source: "none"},
+	}
+	if client.IsValid() {
+		e.Client.Address = client.String()
+	}
+	if d.place.Point.Located {
+		e.Client.Source = "geoip"
+		e.Client.Location = &admin.Location{Lat: d.place.Point.Lat, Lon: d.place.Point.Lon}
+	}
+	for i, c := range d.decision.Choices {
+		e.Regions = append(e.Regions, explainChoice(d.snapshot, c, i, i < d.decision.Usable))
+	}
+	b.explainDNS(&e, host, client)
+	b.explainRoute(&e, d, path)
+	return e, nil
+}
+
+func explainChoice(s *routing.Snapshot, c routing.Choice, rank int, usable bool) admin.ExplainedRegion {
+	r := admin.ExplainedRegion{
+		Region: s.Regions[c.Region].Name, Rank: rank + 1, Usable: usable, State: c.State.String(), Reason: c.Reason.String(),
+		ReasonText: c.Reason.Text(), DistanceSource: c.Source.String(), Weight: int(c.Weight),
+	}
+	if km, ok := c.DistanceKM(); ok {
+		km = math.Round(km)
+		r.DistanceKM = &km
+	}
+	if !s.Regions[c.Region].Dead {
+		for _, node := range s.Regions[c.Region].Nodes {
+			r.Nodes = append(r.Nodes, node.Name)
+		}
+	}
+	return r
+}
+
+// explainDNS adds what the name servers answer, where the host lies in one of their zones.
+func (b backend) explainDNS(e *admin.Explanation, host string, client netip.Addr) {
+	c := b.n.generation.Load().config
+	if b.n.dns == nil {
+		return
+	}
+	for name, z := range c.DNS.Zones {
+		zone := strings.TrimSuffix(strings.ToLower(name), ".")
+		if host != zone && !strings.HasSuffix(host, "."+zone) {
+			continue
+		}
+		ans := steer{b.n}.Resolve(host, client, client.IsValid() && client.Unmap().Is6() && b.hasV6(), c.DNS.Answers)
+		e.Answer = &admin.DNSAnswer{TTL: int(z.TTL.D().Seconds()), Scope: int(ans.Scope)}
+		for _, a := range ans.Addrs {
+			e.Answer.Addresses = append(e.Answer.Addresses, a.String())
+		}
+		return
+	}
+}
+
+// hasV6 tells whether any node has an IPv6 address to answer with.
+func (b backend) hasV6() bool {
+	for _, r := range b.n.snapshot.Load().Regions {
+		for _, node := range r.Nodes {
+			for _, a := range node.Addrs {
+				if a.Is6() {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// explainRoute adds the route and the pool that a GET of the path would meet in the chosen region.
+func (b backend) explainRoute(e *admin.Explanation, d steered, path string) {
+	g := b.n.generation.Load()
+	if i, ok := g.proxy.RouteOf(d.service, "GET", path); ok {
+		r := g.config.Services[d.service].Routes[i]
+		match := r.Match.Path
+		if len(r.Match.Methods) > 0 {
+			match = strings.Join(r.Match.Methods, ",") + " " + match
+		}
+		e.Route = &admin.ExplainedRoute{Index: i, Match: match, Cache: cachePolicyText(r.Cache)}
+	}
+	if d.decision.Usable == 0 {
+		return
+	}
+	region := d.snapshot.Regions[d.decision.Choices[0].Region].Name
+	pool, ok := g.config.PoolFor(d.service, region)
+	if !ok {
+		return
+	}
+	e.Pool = &admin.ExplainedPool{Region: region}
+	if region == b.n.id.region {
+		e.Pool.Origins = b.origins(d.service)
+		return
+	}
+	for _, o := range pool.Origins {
+		e.Pool.Origins = append(e.Pool.Origins, admin.Origin{URL: o, State: routing.Unknown.String(), Breaker: "closed", Detail: fmt.Sprintf("checked by the nodes of %s", region)})
+	}
+}

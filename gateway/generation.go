@@ -1,0 +1,217 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net"
+	"os"
+	"slices"
+
+	"landfall/configs"
+	"landfall/gateway/compress"
+	"landfall/gateway/proxy"
+	"landfall/gateway/upstream"
+	"landfall/healthcheck"
+)
+
+// generation is what belongs to one configuration. It is immutable once in force.
+type generation struct {
+	config *configs.Config
+	proxy  *proxy.Proxy
+	pools  map[string]*upstream.Pool // this region's, by service
+	closer io.Closer                 // the access log's file, or nil
+}
+
+// generate prepares a generation without touching the one in force. Pools that did not change are carried over with
+// their breakers, budgets and connections.
+func (n *Node) generate(c *configs.Config, old *generation) (_ *generation, err error) {
+	g := &generation{config: c, pools: map[string]*upstream.Pool{}}
+	defer func() {
+		if err != nil {
+			g.release(old)
+		}
+	}()
+	for name := range c.Services {
+		n.generatePool(g, name, old)
+	}
+	access, closer, err := openAccessLog(c.Observe.AccessLog)
+	if err != nil {
+		return nil, err
+	}
+	g.closer = closer
+	httpsPort := ""
+	if *c.Listen.HTTPRedirect && len(c.Listen.HTTPS) > 0 {
+		_, httpsPort, _ = net.SplitHostPort(c.Listen.HTTPS[0])
+	}
+	o := proxy.Options{
+		Config: c, Node: n.id.name, Region: n.id.region, Cache: n.cache, Pools: g.pools, Snapshot: n.snapshot.Load,
+		Compressor: compress.New(compress.Options{
+			Algorithms: c.Compression.Algorithms, MinSize: int64(c.Compression.MinSize), Types: c.Compression.Types, Metrics: n.metrics.compress,
+		}),
+		Locator: n.geo, Purger: n, HasCert: n.hasCert, HTTPSPort: httpsPort, Logger: n.log, Access: access, Metrics: n.metrics.proxy, Now: n.o.Now,
+	}
+	if n.peers != nil {
+		o.Peers = n.peers
+	}
+	g.proxy, err = proxy.New(o)
+	return g, err
+}
+
+// generatePool adds this region's pool of a service, if it has one.
+func (n *Node) generatePool(g *generation, service string, old *generation) {
+	pool, ok := g.config.PoolFor(service, n.id.region)
+	if !ok {
+		return
+	}
+	policy := g.config.Services[service].Pool
+	if old != nil && old.pools[service] != nil && samePool(old.config, g.config, service, n.id.region) {
+		g.pools[service] = old.pools[service]
+		return
+	}
+	g.pools[service] = upstream.NewPool(upstream.PoolOptions{
+		Service: service, Region: n.id.region, Origins: pool.Origins, Breaker: policy.Breaker, Panic: float64(g.config.Health.Panic),
+		Metrics: n.metrics.upstream, Logger: n.log, OnEvent: n.event,
+	})
+}
+
+// samePool tells whether a service's pool means the same in two configs.
+func samePool(a, b *configs.Config, service, region string) bool {
+	pa, _ := a.PoolFor(service, region)
+	pb, _ := b.PoolFor(service, region)
+	ca, cb := a.Services[service].Pool, b.Services[service].Pool
+	return slices.Equal(pa.Origins, pb.Origins) && ca.Breaker == cb.Breaker && (ca.Check == nil) == (cb.Check == nil) && a.Health.Panic == b.Health.Panic
+}
+
+// release closes what g does not share with the generation that goes on. Requests in flight on a closed pool finish.
+func (g *generation) release(keep *generation) {
+	for name, p := range g.pools {
+		if keep == nil || keep.pools[name] != p {
+			p.Close()
+		}
+	}
+	if g.closer != nil {
+		_ = g.closer.Close() // only ever appended to
+	}
+}
+
+// targets are the health checks of this region's pools.
+func (g *generation) targets(region string) []healthcheck.Target {
+	var out []healthcheck.Target
+	for _, name := range slices.Sorted(maps.Keys(g.config.Services)) {
+		pool, ok := g.config.PoolFor(name, region)
+		check := g.config.Services[name].Pool.Check
+		if !ok || check == nil {
+			continue
+		}
+		for _, o := range pool.Origins {
+			out = append(out, healthcheck.Target{Service: name, Region: region, Origin: o, Check: *check})
+		}
+	}
+	return out
+}
+
+// openAccessLog opens where the access log goes.
+func openAccessLog(c configs.AccessLog) (*proxy.AccessLog, io.Closer, error) {
+	var w io.Writer
+	var closer io.Closer
+	switch c.Path {
+	case "off":
+		return nil, nil, nil
+	case "stdout":
+		w = os.Stdout
+	case "stderr":
+		w = os.Stderr
+	default:
+		f, err := os.OpenFile(c.Path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
+		if err != nil {
+			return nil, nil, fmt.Errorf("open the access log (observe.access_log.path): %w", err)
+		}
+		w, closer = f, f
+	}
+	return proxy.NewAccessLog(slog.New(slog.NewJSONHandler(w, nil)), float64(c.Sample)), closer, nil
+}
+
+// Reload reads the config file again and swaps a new generation in, or refuses and changes nothing: the error tells why.
+func (n *Node) Reload() error {
+	n.reloading.Lock()
+	defer n.reloading.Unlock()
+	err := n.reload()
+	if err != nil {
+		n.lastReload.Store(&reloadResult{err: err.Error()})
+		n.event("config.refused", n.o.ConfigFile, err.Error())
+		return err
+	}
+	return nil
+}
+
+func (n *Node) reload() error {
+	c, err := configs.Load(n.o.ConfigFile, n.o.Lookup)
+	if err != nil {
+		return err
+	}
+	old := n.generation.Load()
+	if err := reloadable(old.config, c); err != nil {
+		return fmt.Errorf("%s is valid, but can't be reloaded: %w", n.o.ConfigFile, err)
+	}
+	// Files first: they can fail, and keep what they had when they do.
+	if err := n.reloadFiles(); err != nil {
+		return err
+	}
+	g, err := n.generate(c, old)
+	if err != nil {
+		return err
+	}
+	n.generation.Store(g)
+	n.checker.Update(g.targets(n.id.region))
+	n.seedPools(g)
+	n.applyConfig(c)
+	old.release(g)
+	n.lastReload.Store(&reloadResult{at: n.o.Now()})
+	n.event("config.loaded", n.o.ConfigFile, "hash "+c.Hash)
+	n.rebuild()
+	return nil
+}
+
+// seedPools tells new pools what the checks already know; the checker itself tells only changes.
+func (n *Node) seedPools(g *generation) {
+	for _, t := range g.targets(n.id.region) {
+		state, _, _ := n.checker.State(t.Service, t.Origin)
+		g.pools[t.Service].SetState(t.Origin, state)
+	}
+}
+
+// reloadFiles reads the files that a config names anew. Those that fail keep what they had.
+func (n *Node) reloadFiles() error {
+	var errs []error
+	if n.certs != nil {
+		errs = append(errs, n.certs.Reload())
+	}
+	if n.geo != nil {
+		errs = append(errs, n.geo.Reload())
+	}
+	return errors.Join(errs...)
+}
+
+// applyConfig tells the parts that live as long as the node what the new config says. None of this can fail.
+func (n *Node) applyConfig(c *configs.Config) {
+	n.server.SetLimits(c.Limits)
+	n.admin.SetConfig(c.Admin)
+	n.level.Set(logLevel(c.Observe.LogLevel))
+	if n.dns != nil {
+		n.dns.SetConfig(dnsZones(c), c.DNS.Answers)
+	}
+	if n.mesh != nil {
+		n.mesh.SetConfigHash(c.Hash)
+	}
+}
+
+func logLevel(name string) slog.Level {
+	var l slog.Level
+	if l.UnmarshalText([]byte(name)) != nil {
+		return slog.LevelInfo // validation lets only known names through
+	}
+	return l
+}

@@ -1,0 +1,118 @@
+package gateway
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"landfall/cache"
+	"landfall/gateway/admin"
+	"landfall/gateway/certs"
+	"landfall/gateway/compress"
+	"landfall/gateway/proxy"
+	"landfall/gateway/server"
+	"landfall/gateway/upstream"
+	"landfall/healthcheck"
+	"landfall/routing"
+	"landfall/routing/dns"
+	"landfall/routing/mesh"
+)
+
+// metricSets are the metrics of all parts. They are made once a process and survive reloads.
+type metricSets struct {
+	admin    *admin.Metrics
+	cache    *cache.Metrics
+	certs    *certs.Metrics
+	compress *compress.Metrics
+	dns      *dns.Metrics
+	health   *healthcheck.Metrics
+	mesh     *mesh.Metrics
+	proxy    *proxy.Metrics
+	server   *server.Metrics
+	upstream *upstream.Metrics
+	node     *nodeMetrics
+}
+
+func newMetrics(reg prometheus.Registerer) metricSets {
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return metricSets{
+		admin: admin.NewMetrics(reg), cache: cache.NewMetrics(reg), certs: certs.NewMetrics(reg), compress: compress.NewMetrics(reg),
+		dns: dns.NewMetrics(reg), health: healthcheck.NewMetrics(reg), mesh: mesh.NewMetrics(reg), proxy: proxy.NewMetrics(reg),
+		server: server.NewMetrics(reg), upstream: upstream.NewMetrics(reg), node: newNodeMetrics(reg),
+	}
+}
+
+// nodeMetrics are those of the node as a whole.
+type nodeMetrics struct {
+	healthy *prometheus.GaugeVec
+	drained *prometheus.GaugeVec
+	hash    *prometheus.GaugeVec
+	purges  prometheus.Histogram
+}
+
+func newNodeMetrics(reg prometheus.Registerer) *nodeMetrics {
+	m := &nodeMetrics{
+		healthy: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "landfall_region_healthy",
+			Help: "1 when the region has a live node and is not dead as this observer's region sees it, else 0."}, []string{"region", "observer"}),
+		drained: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "landfall_drain_state",
+			Help: "1 while a drain of a region or node is in force."}, []string{"kind", "name"}),
+		hash: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "landfall_config_hash_info",
+			Help: "Always 1; the label is the hash of the config in force."}, []string{"hash"}),
+		purges: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "landfall_purge_applied_seconds",
+			Help:    "Time from a purge's acceptance at this node until every live node had applied it.",
+			Buckets: []float64{.001, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}}),
+	}
+	reg.MustRegister(m.healthy, m.drained, m.hash, m.purges)
+	return m
+}
+
+func (m *nodeMetrics) config(hash string) {
+	m.hash.Reset()
+	m.hash.WithLabelValues(hash).Set(1)
+}
+
+func (m *nodeMetrics) observe(observer string, s *routing.Snapshot, drains []Drain) {
+	for _, r := range s.Regions {
+		up := 1.0
+		if r.Dead {
+			up = 0
+		}
+		m.healthy.WithLabelValues(r.Name, observer).Set(up)
+	}
+	m.drained.Reset()
+	for _, d := range drains {
+		m.drained.WithLabelValues(d.Kind, d.Name).Set(1)
+	}
+}
+
+// rate is a counter of requests with their rate, smoothed over some seconds.
+type rate struct {
+	count     atomic.Uint64
+	perSecond atomic.Uint64 // thousandths
+
+	// Owned by the goroutine that calls tick.
+	last     uint64
+	lastTick time.Time
+}
+
+// tick folds what was counted since the last tick into the rate. Half of the rate is at most 2 seconds old.
+func (r *rate) tick(now time.Time) {
+	if r.lastTick.IsZero() {
+		r.lastTick = now
+		return
+	}
+	d := now.Sub(r.lastTick).Seconds()
+	if d <= 0 {
+		return
+	}
+	count := r.count.Load()
+	current := float64(count-r.last) / d
+	weight := min(1, d/2)
+	smoothed := float64(r.perSecond.Load())/1000*(1-weight) + current*weight
+	r.perSecond.Store(uint64(smoothed*1000 + 0.5))
+	r.last, r.lastTick = count, now
+}
+
+func (r *rate) value() float64 { return float64(r.perSecond.Load()) / 1000 }

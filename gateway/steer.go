@@ -1,0 +1,142 @@
+package gateway
+
+import (
+	"net/netip"
+
+	"landfall/configs"
+	"landfall/gateway/proxy"
+	"landfall/routing"
+	"landfall/routing/dns"
+	"landfall/routing/geo"
+)
+
+// steer answers DNS from the routing snapshot. explain asks it as well, so that what it tells is what DNS answers.
+type steer struct{ n *Node }
+
+// steered is an answer with all that led to it.
+type steered struct {
+	client   routing.Client
+	place    geo.Place
+	snapshot *routing.Snapshot
+	decision routing.Decision
+	service  string
+}
+
+// decide runs the decision for a client of a host.
+func (s steer) decide(host string, client netip.Addr, buf []routing.Choice) (steered, bool) {
+	service, index, ok := s.n.generation.Load().proxy.ServiceOf(host)
+	if !ok {
+		return steered{}, false
+	}
+	out := steered{service: service, snapshot: s.n.snapshot.Load()}
+	if index >= len(out.snapshot.Services) || out.snapshot.Services[index].Name != service {
+		index = out.snapshot.Service(service) // a reload swaps the routes a moment before the snapshot
+		if index < 0 {
+			return steered{}, false
+		}
+	}
+	out.client, out.place = locate(s.n.geo, client)
+	out.decision = out.snapshot.Decide(buf, index, out.client)
+	return out, true
+}
+
+// locate is what a decision needs of a client. The place is that of the client's prefix, so that all addresses of a
+// prefix, and a resolver that sends only the prefix, get one answer.
+func locate(db *geo.DB, client netip.Addr) (routing.Client, geo.Place) {
+	if !client.IsValid() {
+		return routing.Client{}, geo.Place{}
+	}
+	place, _ := db.Lookup(routing.ClientPrefix(client).Addr())
+	return routing.Client{Point: place.Point, Key: routing.ClientKey(client)}, place
+}
+
+// maxRegions is the room for a decision on the stack; larger fleets allocate.
+const maxRegions = 32
+
+// Resolve implements dns.Steer.
+func (s steer) Resolve(host string, client netip.Addr, v6 bool, count int) dns.Answer {
+	var buf [maxRegions]routing.Choice
+	d, ok := s.decide(host, client, buf[:0])
+	if !ok {
+		return dns.Answer{}
+	}
+	a := dns.Answer{Known: true, Scope: scopeOf(d.snapshot, d.decision, client)}
+	if d.decision.Usable > 0 {
+		a.Region = d.snapshot.Regions[d.decision.Choices[0].Region].Name
+	}
+	a.Addrs = d.snapshot.Addresses(make([]netip.Addr, 0, count), d.decision, d.client.Key, v6, count)
+	return a
+}
+
+// scopeOf is how many bits of the client's address the answer depends on (RFC 7871 section 7.1.1): none where it would be
+// the same for everyone, else those of the prefix that the decision is made by.
+func scopeOf(s *routing.Snapshot, d routing.Decision, client netip.Addr) uint8 {
+	if d.Usable == 0 || d.Usable == 1 && len(s.Regions[d.Choices[0].Region].Nodes) <= 1 {
+		return 0
+	}
+	return uint8(routing.ClientPrefix(client).Bits())
+}
+
+// glue are the addresses of live nodes, going round the regions.
+func (n *Node) glue() []netip.Addr {
+	s := n.snapshot.Load()
+	var out []netip.Addr
+	for rank := 0; ; rank++ {
+		more := false
+		for _, r := range s.Regions {
+			if rank < len(r.Nodes) && (!r.Dead || allDead(s)) {
+				more = true
+				out = append(out, r.Nodes[rank].Addrs...)
+			}
+		}
+		if !more {
+			return out
+		}
+	}
+}
+
+func allDead(s *routing.Snapshot) bool {
+	for _, r := range s.Regions {
+		if !r.Dead {
+			return false
+		}
+	}
+	return true
+}
+
+// dnsZones are the zones of a config with the hosts that lie in them.
+func dnsZones(c *configs.Config) []dns.Zone {
+	var hosts []string
+	for _, name := range proxy.ServiceNames(c) {
+		hosts = append(hosts, c.Services[name].Hosts...)
+	}
+	var zones []dns.Zone
+	for name, z := range c.DNS.Zones {
+		zones = append(zones, dns.Zone{Name: name, TTL: z.TTL.D(), NegativeTTL: z.NegativeTTL.D(), Nameservers: z.Nameservers, Contact: z.Contact, Hosts: hosts})
+	}
+	return zones
+}
+
+// openDNS binds the DNS listeners.
+func (n *Node) openDNS(c *configs.Config) (err error) {
+	if len(c.Listen.DNS) == 0 {
+		return nil
+	}
+	n.dns, err = dns.New(dns.Options{
+		Zones: dnsZones(c), Answers: c.DNS.Answers, Steer: steer{n}, Glue: n.glue,
+		Serial: func() uint32 { return uint32(n.started.Unix()) }, Logger: n.log, Metrics: n.metrics.dns, Now: n.o.Now,
+	})
+	if err != nil {
+		return err
+	}
+	for _, addr := range c.Listen.DNS {
+		udp, tcp, err := n.dns.Listen(n.id.on(addr))
+		if err != nil {
+			return err
+		}
+		n.closers = append(n.closers, func() { _, _ = udp.Close(), tcp.Close() })
+		n.dnsListeners = append(n.dnsListeners, dnsListener{udp, tcp})
+		n.listeners = append(n.listeners, openListener{"dns", udp.LocalAddr().String()})
+	}
+	return nil
+}

@@ -1,0 +1,175 @@
+package gateway
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"landfall/configs"
+	"landfall/gateway/proxy"
+	"landfall/healthcheck"
+	"landfall/routing"
+	"landfall/routing/mesh"
+)
+
+// report is the soft state that a node tells the fleet: how it sees its region's pools. It expires by itself.
+type report struct {
+	Pools map[string]string `json:"pools"` // by service: up, unknown or down
+}
+
+// view is everything that a snapshot is made of, as plain values: the same view makes the same snapshot.
+type view struct {
+	config  *configs.Config
+	members []member
+	drains  []Drain // in force
+	now     time.Time
+	version uint64
+}
+
+// member is a node with its report decoded.
+type member struct {
+	mesh.Member
+	report report
+	fresh  bool // the report is recent enough to count
+}
+
+// regionFacts is what a view says of a region beside the routing snapshot, for people.
+type regionFacts struct {
+	live, total int
+	evidence    string // who can't reach which node, when some observers disagree or agree
+}
+
+// snapshot folds a view into what routing decides by.
+func (v view) snapshot() (*routing.Snapshot, []regionFacts) {
+	s := routing.Snapshot{Panic: float64(v.config.Health.Panic), AllDown: -1, Version: v.version}
+	var facts []regionFacts
+	obs := v.observations()
+	byRegion := map[string][]member{}
+	for _, m := range v.members {
+		byRegion[m.Region] = append(byRegion[m.Region], m)
+	}
+	reporters := map[string][]member{}
+	for i, name := range v.config.RegionNames() {
+		r, f, reporting := v.region(name, byRegion[name], obs)
+		s.Regions = append(s.Regions, r)
+		facts = append(facts, f)
+		reporters[name] = reporting
+		if name == v.config.Health.AllDown {
+			s.AllDown = i
+		}
+	}
+	for _, name := range proxy.ServiceNames(v.config) {
+		s.Services = append(s.Services, v.service(name, s.Regions, reporters))
+	}
+	return routing.NewSnapshot(s), facts
+}
+
+// observations are the links that each node reports as broken. A node that can't be reached from here has no say here:
+// what it last said is old.
+func (v view) observations() []healthcheck.Observation {
+	var obs []healthcheck.Observation
+	for _, m := range v.members {
+		o := healthcheck.Observation{Observer: m.Name, ObserverRegion: m.Region}
+		switch {
+		case m.Self:
+			for _, other := range v.members {
+				if !other.Self && !other.Reachable {
+					o.Unreachable = append(o.Unreachable, other.Name)
+				}
+			}
+		case m.State == mesh.Dead || !m.Reachable:
+			continue
+		default:
+			o.Unreachable = m.Unreachable
+		}
+		obs = append(obs, o)
+	}
+	return obs
+}
+
+// region sorts a region's nodes into those that take traffic, those that could at need, and those that are gone.
+func (v view) region(name string, members []member, obs []healthcheck.Observation) (routing.Region, regionFacts, []member) {
+	r := routing.Region{Name: name, Drained: v.drained(kindRegion, name)}
+	if l := v.config.Regions[name].Location; l != nil {
+		r.Location = routing.Point{Lat: l.Lat, Lon: l.Lon, Located: true}
+	}
+	f := regionFacts{total: len(members)}
+	var serving, draining, gone []routing.Node
+	var reporting []member
+	var evidence []string
+	for _, m := range members {
+		node := routing.Node{Name: m.Name, Addrs: m.Addrs, Peer: m.Peer}
+		alive := m.Self
+		if !m.Self && m.State != mesh.Dead {
+			var why string
+			alive, why = healthcheck.Reachable(m.Name, m.Region, obs, v.config.Health.Quorum)
+			if why != "" {
+				evidence = append(evidence, why)
+			}
+		}
+		switch {
+		case !alive:
+			gone = append(gone, node)
+			continue
+		case m.State == mesh.Serving && !v.drained(kindNode, m.Name):
+			serving = append(serving, node)
+		case m.State == mesh.Leaving || m.State == mesh.Joining:
+			// Neither takes new traffic; a leaving node finishes what it has.
+		default:
+			draining = append(draining, node)
+		}
+		f.live++
+		reporting = append(reporting, m)
+	}
+	f.evidence = strings.Join(evidence, "; ")
+	switch {
+	case len(serving) > 0:
+		r.Nodes = serving
+	case len(draining) > 0:
+		r.Nodes, r.Drained = draining, true
+	default:
+		r.Nodes, r.Dead = gone, true
+	}
+	slices.SortFunc(r.Nodes, func(a, b routing.Node) int { return strings.Compare(a.Name, b.Name) })
+	return r, f, reporting
+}
+
+func (v view) drained(kind, name string) bool {
+	return slices.ContainsFunc(v.drains, func(d Drain) bool { return d.Kind == kind && d.Name == name })
+}
+
+func (v view) service(name string, regions []routing.Region, reporters map[string][]member) routing.Service {
+	c := v.config.Services[name]
+	s := routing.Service{Name: name}
+	if c.Steering.Policy == "weighted" {
+		s.Policy = routing.Weighted
+	}
+	for _, r := range regions {
+		p := routing.Place{Weight: 1}
+		if w, ok := c.Steering.Weights[r.Name]; ok {
+			p.Weight = uint16(w)
+		}
+		if _, p.HasPool = v.config.PoolFor(name, r.Name); p.HasPool {
+			var states []routing.State
+			for _, m := range reporters[r.Name] {
+				if m.fresh {
+					states = append(states, parseState(m.report.Pools[name]))
+				}
+			}
+			p.Pool = healthcheck.PoolState(states)
+		}
+		s.Places = append(s.Places, p)
+	}
+	return s
+}
+
+// parseState reads a state from a report. A word that this version does not know is unknown, not an error: versions mix.
+func parseState(s string) routing.State {
+	switch s {
+	case routing.Up.String():
+		return routing.Up
+	case routing.Down.String():
+		return routing.Down
+	}
+	return routing.Unknown
+}

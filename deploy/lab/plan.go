@@ -1,0 +1,122 @@
+package lab
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+// The ports of every node of a lab; the nodes differ by address.
+const (
+	HTTPPort   = 8080
+	HTTPSPort  = 8443
+	DNSPort    = 5300
+	meshPort   = 7946
+	peerPort   = 7443
+	adminPort  = 9901
+	originPort = 9000
+)
+
+// The lab's own loopback listeners.
+const (
+	ControlAddr = "127.0.0.1:9900" // the control API: what runs, kill and start a region
+	AdminAddr   = "127.0.0.1:9901" // leads to the admin API of the first node that lives, so that the CLI needs no flags
+)
+
+// Zone and Host are what the lab serves.
+const (
+	Zone = "lab.test"
+	Host = "shop.lab.test"
+)
+
+// TTL of the lab's DNS answers, short so that drills need not wait long.
+const TTL = 2 * time.Second
+
+// MaxRegions and MaxNodes bound a lab's size.
+const (
+	MaxRegions = 8
+	MaxNodes   = 9
+)
+
+// place is where a region of the lab is said to be. Its clients come from prefix.
+type place struct {
+	name     string
+	lat, lon float64
+	country  string
+	prefix   string
+}
+
+// places are the regions in the order in which a lab takes them. The first three have the documentation prefixes of
+// RFC 5737; the others have parts of the benchmarking range of RFC 2544, which is no more on the internet than those.
+func places() []place {
+	return []place{
+		{"eu-west", 53.35, -6.26, "IE", "192.0.2.0/24"},
+		{"us-east", 38.95, -77.45, "US", "198.51.100.0/24"},
+		{"ap-southeast", 1.35, 103.99, "SG", "203.0.113.0/24"},
+		{"sa-east", -23.55, -46.63, "BR", "198.18.4.0/24"},
+		{"af-south", -33.92, 18.42, "ZA", "198.18.5.0/24"},
+		{"us-west", 45.60, -121.18, "US", "198.18.6.0/24"},
+		{"ap-northeast", 35.68, 139.69, "JP", "198.18.7.0/24"},
+		{"ap-south", 19.08, 72.88, "IN", "198.18.8.0/24"},
+	}
+}
+
+// Fleet describes a running lab: what the control API answers, and all that a drill needs to know.
+type Fleet struct {
+	Dir     string   `json:"dir"`
+	Host    string   `json:"host"`
+	Zone    string   `json:"zone"`
+	CA      string   `json:"ca"` // PEM file
+	TTL     string   `json:"ttl"`
+	Regions []Region `json:"regions"`
+}
+
+// Region is one region of a lab.
+type Region struct {
+	Name    string         `json:"name"`
+	Prefix  netip.Prefix   `json:"prefix"` // where its clients come from
+	Client  netip.Addr     `json:"client"` // one of them
+	Nodes   []Node         `json:"nodes"`
+	Origins []string       `json:"origins"` // URLs
+	RTT     map[string]int `json:"rtt_ms"`  // simulated round trip to each other region, milliseconds
+	Up      bool           `json:"up"`      // its processes run
+
+	place place
+}
+
+// Node is one node of a lab.
+type Node struct {
+	Name string     `json:"name"`
+	Addr netip.Addr `json:"addr"`
+	PID  int        `json:"pid"` // 0: not running
+}
+
+// Admin is the base URL of the node's admin API.
+func (n Node) Admin() string { return fmt.Sprintf("http://%s:%d", n.Addr, adminPort) }
+
+// plan lays out a lab: names, addresses and distances, no more.
+func plan(regions, nodes int, rtt func(from, to string) (time.Duration, bool)) Fleet {
+	f := Fleet{Host: Host, Zone: Zone, TTL: TTL.String()}
+	for r, p := range places()[:regions] {
+		prefix := netip.MustParsePrefix(p.prefix)
+		region := Region{Name: p.name, Prefix: prefix, Client: prefix.Addr().Next(), RTT: map[string]int{}, place: p}
+		for n := range nodes {
+			region.Nodes = append(region.Nodes, Node{Name: fmt.Sprintf("%s-%d", p.name, n+1), Addr: netip.AddrFrom4([4]byte{127, 0, byte(r + 1), byte(n + 1)})})
+		}
+		for o := range 2 {
+			region.Origins = append(region.Origins, fmt.Sprintf("http://127.0.%d.%d:%d", r+1, 201+o, originPort))
+		}
+		for _, q := range places()[:regions] {
+			if q.name == p.name {
+				continue
+			}
+			d, ok := rtt(p.name, q.name)
+			if !ok {
+				d = distanceRTT(p, q)
+			}
+			region.RTT[q.name] = int(d.Milliseconds())
+		}
+		f.Regions = append(f.Regions, region)
+	}
+	return f
+}

@@ -1,0 +1,244 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"landfall/gateway/admin"
+)
+
+func statusCommand() *cobra.Command {
+	var n nodeFlags
+	c := &cobra.Command{
+		Use: "status", Short: "The fleet at a glance", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			api, err := n.client()
+			if err != nil {
+				return err
+			}
+			defer api.Close()
+			status, err := api.Status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			nodes, err1 := api.Nodes(cmd.Context())
+			drains, err2 := api.Drains(cmd.Context())
+			if err := errors.Join(err1, err2); err != nil {
+				return err
+			}
+			all := struct {
+				admin.Status
+				Nodes  []admin.Node  `json:"nodes"`
+				Drains []admin.Drain `json:"drains"`
+			}{status, nodes, drains}
+			return n.show(cmd.OutOrStdout(), all, func(w io.Writer) error { return printStatus(w, status, nodes, drains) })
+		},
+	}
+	n.add(c)
+	return c
+}
+
+func explainCommand() *cobra.Command {
+	var n nodeFlags
+	var client string
+	c := &cobra.Command{
+		Use: "explain URL|HOST", Short: "Where a client goes, and why", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			api, err := n.client()
+			if err != nil {
+				return err
+			}
+			defer api.Close()
+			var addr netip.Addr
+			if client != "" {
+				if addr, err = netip.ParseAddr(client); err != nil {
+					return usageError{fmt.Errorf("--client %q: expected an IP address", client)}
+				}
+			}
+			target := args[0]
+			if !strings.Contains(target, "://") {
+				target = "https://" + target + "/"
+			}
+			e, err := api.Explain(cmd.Context(), target, addr)
+			if err != nil {
+				return err
+			}
+			return n.show(cmd.OutOrStdout(), e, func(w io.Writer) error { return printExplanation(w, e) })
+		},
+	}
+	n.add(c)
+	c.Flags().StringVar(&client, "client", "", "the client's IP address (default: one of whom nothing is known)")
+	return c
+}
+
+// drainArgs reads `region R` or `node N`.
+func drainArgs(args []string) (admin.DrainTarget, error) {
+	t := admin.DrainTarget{Kind: args[0], Name: args[1]}
+	if t.Kind != admin.DrainRegion && t.Kind != admin.DrainNode {
+		return t, usageError{fmt.Errorf("%q can't be drained: expected `region NAME` or `node NAME`", t.Kind)}
+	}
+	return t, nil
+}
+
+func drainCommand() *cobra.Command {
+	var n nodeFlags
+	var spec admin.DrainSpec
+	var lasts time.Duration
+	c := &cobra.Command{
+		Use: "drain region|node NAME", Short: "Move traffic away from a region or a node", Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			spec.For = admin.Duration(lasts)
+			return changeDrain(cmd, &n, args, &spec)
+		},
+	}
+	n.add(c)
+	c.Flags().DurationVar(&lasts, "for", 0, "undrain by itself after this long (default: until undrained)")
+	c.Flags().StringVar(&spec.Reason, "reason", "", "why, for the others")
+	c.Flags().BoolVar(&spec.Force, "force", false, "drain even if no other region is left")
+	return c
+}
+
+func undrainCommand() *cobra.Command {
+	var n nodeFlags
+	c := &cobra.Command{
+		Use: "undrain region|node NAME", Short: "End a drain", Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error { return changeDrain(cmd, &n, args, nil) },
+	}
+	n.add(c)
+	return c
+}
+
+// changeDrain drains by a spec, or undrains without one.
+func changeDrain(cmd *cobra.Command, n *nodeFlags, args []string, spec *admin.DrainSpec) error {
+	target, err := drainArgs(args)
+	if err != nil {
+		return err
+	}
+	api, err := n.client()
+	if err != nil {
+		return err
+	}
+	defer api.Close()
+	var res admin.DrainResult
+	if spec != nil {
+		res, err = api.Drain(cmd.Context(), target, *spec, 0)
+	} else {
+		res, err = api.Undrain(cmd.Context(), target, 0)
+	}
+	if err != nil {
+		return err
+	}
+	return n.show(cmd.OutOrStdout(), res, func(w io.Writer) error { return printDrainResult(w, res) })
+}
+
+func drainsCommand() *cobra.Command {
+	var n nodeFlags
+	c := &cobra.Command{
+		Use: "drains", Short: "List the drains in force", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			api, err := n.client()
+			if err != nil {
+				return err
+			}
+			defer api.Close()
+			drains, err := api.Drains(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return n.show(cmd.OutOrStdout(), drains, func(w io.Writer) error { return printDrains(w, drains) })
+		},
+	}
+	n.add(c)
+	return c
+}
+
+func purgeCommand() *cobra.Command {
+	var n nodeFlags
+	var p admin.PurgeRequest
+	var urls []string
+	var timeout time.Duration
+	c := &cobra.Command{
+		Use: "purge --service S --url U…", Short: "Invalidate URLs on every node of the fleet", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if p.Service == "" || len(urls) == 0 {
+				return usageError{errors.New("--service and at least one --url are needed")}
+			}
+			p.URLs = urls
+			api, err := n.client()
+			if err != nil {
+				return err
+			}
+			defer api.Close()
+			res, err := api.Purge(cmd.Context(), p, timeout)
+			if err != nil {
+				return err
+			}
+			if err := n.show(cmd.OutOrStdout(), res, func(w io.Writer) error { return printPurge(w, res) }); err != nil {
+				return err
+			}
+			if len(res.Missing) > 0 {
+				return silentError{errors.New("some nodes have not confirmed")}
+			}
+			return nil
+		},
+	}
+	n.add(c)
+	c.Flags().StringVar(&p.Service, "service", "", "the service whose objects are purged")
+	c.Flags().StringArrayVar(&urls, "url", nil, "a URL, with all its variants; may be given many times")
+	c.Flags().BoolVar(&p.Soft, "soft", false, "mark stale instead of removing")
+	c.Flags().DurationVar(&timeout, "timeout", 10*time.Second, "how long to wait for the other nodes")
+	return c
+}
+
+func eventsCommand() *cobra.Command {
+	var n nodeFlags
+	var follow bool
+	var limit int
+	c := &cobra.Command{
+		Use: "events", Short: "What happened, as the node saw it", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			api, err := n.client()
+			if err != nil {
+				return err
+			}
+			defer api.Close()
+			out := cmd.OutOrStdout()
+			one := func(e admin.Event) error {
+				if n.output == "json" {
+					return json.NewEncoder(out).Encode(e)
+				}
+				printEvent(out, e)
+				return nil
+			}
+			events, err := api.Events(cmd.Context(), 0, limit)
+			if err != nil {
+				return err
+			}
+			last := uint64(0)
+			for _, e := range events {
+				last = max(last, e.Seq)
+				if err := one(e); err != nil {
+					return err
+				}
+			}
+			if !follow {
+				return nil
+			}
+			if err := api.Follow(cmd.Context(), last, one); cmd.Context().Err() == nil {
+				return err
+			}
+			return nil // Ctrl-C
+		},
+	}
+	n.add(c)
+	c.Flags().BoolVar(&follow, "follow", false, "go on with new ones until Ctrl-C")
+	c.Flags().IntVar(&limit, "limit", 100, "the last so many events")
+	return c
+}

@@ -1,0 +1,195 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"landfall/gateway/admin"
+)
+
+// show prints v as JSON, or by text, as the -o flag says.
+func (n *nodeFlags) show(w io.Writer, v any, text func(w io.Writer) error) error {
+	if n.output == "json" {
+		enc := json.NewEncoder(w)
+		enc.SetIndent("", "  ")
+		return enc.Encode(v)
+	}
+	return text(w)
+}
+
+// table prints aligned columns.
+func table(w io.Writer, rows ...[]string) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, r := range rows {
+		fmt.Fprintln(t, strings.TrimRight(strings.Join(r, "\t"), "\t"))
+	}
+	return t.Flush()
+}
+
+func printStatus(w io.Writer, s admin.Status, nodes []admin.Node, drains []admin.Drain) error {
+	fmt.Fprintf(w, "fleet %s, seen from %s (%s, %s), config %s, up %s, %.0f requests/s\n", s.Fleet, s.Node, s.Region, s.State, s.ConfigHash, s.Uptime, s.RequestsPerSecond)
+	for _, why := range s.NotReady {
+		fmt.Fprintf(w, "not ready: %s\n", why)
+	}
+	if s.SplitConfig {
+		fmt.Fprintln(w, "WARNING: the nodes run different configs (landfall status -o json, or /v1/config, tells which)")
+	}
+	if s.Panic {
+		fmt.Fprintln(w, "WARNING: panic: more regions look down than health.panic allows, so all of them are used")
+	}
+	rows := [][]string{{"", ""}, {"REGION", "STATE", "NODES", "RTT", "SERVICES"}}
+	for _, r := range s.Regions {
+		rows = append(rows, []string{r.Name, r.State, fmt.Sprintf("%d/%d", r.NodesLive, r.NodesTotal), rtt(r.RTT), services(r.Services)})
+	}
+	rows = append(rows, []string{""}, []string{"NODE", "REGION", "STATE", "REACHABLE", "RTT", "ADDRESSES"})
+	for _, n := range nodes {
+		state := n.State
+		if n.Drained {
+			state += " (drained)"
+		}
+		rows = append(rows, []string{n.Name, n.Region, state, yes(n.Reachable || n.Self), rtt(n.RTT), strings.Join(n.Addresses, " ")})
+	}
+	if err := table(w, rows...); err != nil {
+		return err
+	}
+	if len(drains) == 0 {
+		return nil
+	}
+	fmt.Fprintln(w)
+	return printDrains(w, drains)
+}
+
+func services(m admin.Map[string]) string {
+	var bad []string
+	for name, state := range m {
+		if state != "up" {
+			bad = append(bad, name+" "+state)
+		}
+	}
+	if len(bad) == 0 {
+		return fmt.Sprintf("%d up", len(m))
+	}
+	return strings.Join(bad, ", ")
+}
+
+func rtt(ms float64) string {
+	if ms == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.1f ms", ms)
+}
+
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
+
+func printDrains(w io.Writer, drains []admin.Drain) error {
+	if len(drains) == 0 {
+		fmt.Fprintln(w, "nothing is drained")
+		return nil
+	}
+	rows := [][]string{{"DRAINED", "SINCE", "UNTIL", "BY", "REASON"}}
+	for _, d := range drains {
+		until := "undrained"
+		if !d.Expires.IsZero() {
+			until = d.Expires.Local().Format(time.DateTime)
+		}
+		rows = append(rows, []string{d.Kind + " " + d.Name, d.Since.Local().Format(time.DateTime), until, d.By, d.Reason})
+	}
+	return table(w, rows...)
+}
+
+func printExplanation(w io.Writer, e admin.Explanation) error {
+	who := e.Client.Address
+	if who == "" {
+		who = "a client of whom nothing is known"
+	}
+	place := "place unknown"
+	if e.Client.Location != nil {
+		place = fmt.Sprintf("at %.2f, %.2f by %s", e.Client.Location.Lat, e.Client.Location.Lon, e.Client.Source)
+	}
+	if e.Client.Country != "" {
+		place += ", " + e.Client.Country
+	}
+	fmt.Fprintf(w, "%s for %s (%s), service %s\ndecision: %s\n\n", e.URL, who, place, e.Service, e.ModeText)
+	rows := [][]string{{"", "REGION", "STATE", "DISTANCE", "WEIGHT", "WHY"}}
+	for _, r := range e.Regions {
+		mark, dist := "  ", "-"
+		if r.Usable {
+			mark = fmt.Sprintf("%d.", r.Rank)
+		}
+		if r.DistanceKM != nil {
+			dist = fmt.Sprintf("%.0f km (%s)", *r.DistanceKM, r.DistanceSource)
+		}
+		rows = append(rows, []string{mark, r.Region, r.State, dist, fmt.Sprint(r.Weight), r.ReasonText})
+	}
+	if err := table(w, rows...); err != nil {
+		return err
+	}
+	fmt.Fprintln(w)
+	if e.Answer != nil {
+		fmt.Fprintf(w, "DNS answers  %s (TTL %d s, scope /%d)\n", strings.Join(e.Answer.Addresses, ", "), e.Answer.TTL, e.Answer.Scope)
+	}
+	if e.Route != nil {
+		fmt.Fprintf(w, "route        %d: %s, cache %s\n", e.Route.Index, e.Route.Match, e.Route.Cache)
+	} else {
+		fmt.Fprintln(w, "route        none matches: 404")
+	}
+	if e.Pool != nil {
+		fmt.Fprintf(w, "pool         %s\n", e.Pool.Region)
+		for _, o := range e.Pool.Origins {
+			fmt.Fprintf(w, "             %s %s, breaker %s%s\n", o.URL, o.State, o.Breaker, paren(o.Detail))
+		}
+	}
+	return nil
+}
+
+func paren(s string) string {
+	if s == "" {
+		return ""
+	}
+	return " (" + s + ")"
+}
+
+func printPurge(w io.Writer, p admin.PurgeResult) error {
+	switch {
+	case p.Removed == 0 && len(p.Missing) == 0:
+		fmt.Fprintf(w, "purge %s: nothing found; no node held any of these\n", p.ID)
+	default:
+		fmt.Fprintf(w, "purge %s: %d objects went\n", p.ID, p.Removed)
+	}
+	rows := [][]string{{"NODE", "REGION", "REMOVED"}}
+	for _, a := range p.Applied {
+		rows = append(rows, []string{a.Node, a.Region, fmt.Sprint(a.Removed)})
+	}
+	for _, m := range p.Missing {
+		rows = append(rows, []string{m.Node, m.Region, "MISSING: " + m.Reason})
+	}
+	return table(w, rows...)
+}
+
+func printDrainResult(w io.Writer, r admin.DrainResult) error {
+	verb := "undrained"
+	if r.Drained {
+		verb = "drained"
+	}
+	if !r.Changed {
+		verb = "already " + verb
+	}
+	fmt.Fprintf(w, "%s %s: %s; known to %s\n", r.Kind, r.Name, verb, strings.Join(r.Applied, ", "))
+	if len(r.Missing) > 0 {
+		fmt.Fprintf(w, "not heard from: %s; they learn of it as soon as they are\n", strings.Join(r.Missing, ", "))
+	}
+	return nil
+}
+
+func printEvent(w io.Writer, e admin.Event) {
+	fmt.Fprintf(w, "%s  %-16s %-18s %s  %s\n", e.Time.Local().Format("15:04:05.000"), e.Node, e.Kind, e.Subject, e.Detail)
+}

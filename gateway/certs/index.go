@@ -77,6 +77,8 @@ func (ix *index) pick(hello *tls.ClientHelloInfo, now time.Time) *held {
 	switch {
 	case len(exact) == 1 && len(wild) == 0:
 		return exact[0]
+	case len(exact) == 0 && len(wild) == 1:
+		return wild[0]
 	case len(exact)+len(wild) > 0:
 		return best(hello, now, exact, wild)
 	case len(ix.all) > 0:

@@ -17,9 +17,9 @@ import (
 const peerCheckEvery = 10 * time.Second
 
 // PeerCreds are a node's credentials on the peer channel: its certificate and the CA that everybody's must be from. The
-// files are read again when they change: a handshake looks, at most every 10 s, so that a certificate (and the CA, which
-// may be several in one file while it is replaced) is renewed without a restart. Files that can't be used leave what was
-// loaded before: see Err. Safe for concurrent use; it owns no goroutine.
+// files are read again when they change: a handshake looks, at most every 10 s, so that a certificate (and the CA,
+// which may be several in one file while it is replaced) is renewed without a restart. Files that can't be used leave
+// what was loaded before: see Err. Safe for concurrent use; it owns no goroutine.
 type PeerCreds struct {
 	node          string
 	ca, cert, key string
@@ -35,7 +35,6 @@ type peerState struct {
 	roots  *x509.CertPool
 	server *tls.Config
 	stamps [3]stamp // of the files, taken before they were read
-	expiry error    // says that the certificate is out of its time
 }
 
 // stamp tells one state of a file from another.
@@ -68,7 +67,7 @@ func (p *PeerCreds) load() (*peerState, error) {
 	if !s.roots.AppendCertsFromPEM(ca) {
 		return nil, fmt.Errorf("%s holds no CA certificate", p.ca)
 	}
-	if s.expiry, err = p.verifyOwn(pair, s.roots); err != nil {
+	if _, err = p.verifyOwn(pair, s.roots); err != nil {
 		return nil, err
 	}
 	s.pair = pair
@@ -82,8 +81,8 @@ func (p *PeerCreds) load() (*peerState, error) {
 	return s, nil
 }
 
-// verifyOwn checks this node's own certificate as the other nodes will. Being out of its time is no error: that must not
-// keep a node from serving its clients, only its peers will refuse it.
+// verifyOwn checks this node's own certificate as the other nodes will. Being out of its time is no error: that must
+// not keep a node from serving its clients, only its peers will refuse it.
 func (p *PeerCreds) verifyOwn(pair tls.Certificate, roots *x509.CertPool) (expiry, err error) {
 	var chain []*x509.Certificate
 	for _, der := range pair.Certificate[1:] {
@@ -136,7 +135,9 @@ func (p *PeerCreds) Err() error {
 	if err := p.failure.Load(); err != nil {
 		return *err
 	}
-	return p.current().expiry
+	state := p.current()
+	expiry, _ := p.verifyOwn(state.pair, state.roots)
+	return expiry
 }
 
 // Info describes the certificate in use.

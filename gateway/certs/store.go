@@ -14,6 +14,7 @@ import (
 
 	"landfall/configs"
 
+	"github.com/caddyserver/certmagic"
 	"github.com/mholt/acmez/v3"
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -55,7 +56,8 @@ type Store struct {
 	managed map[string]*held // by host
 
 	index  atomic.Pointer[index]
-	engine atomic.Pointer[engine] // set while Run runs
+	engine atomic.Pointer[engine] // set while Run runs, where ACME is configured
+	runs   bool                   // guarded by mu: Run runs
 }
 
 // New loads the certificates of the files, and those that ACME obtained earlier. Its error names every file that is
@@ -155,6 +157,9 @@ func (s *Store) rebuild() {
 		}
 	}
 	s.index.Store(newIndex(all))
+	if !s.runs {
+		return // a store that was only made to see whether it can be publishes nothing
+	}
 	ends := map[string]time.Time{}
 	for _, h := range all {
 		end, known := ends[h.name()]
@@ -169,7 +174,8 @@ func (s *Store) rebuild() {
 // ctx ends, with its goroutines. The certificates in hand are served before, during and after. Call it once, when the
 // listeners are up: the CA will ask them.
 func (s *Store) Run(ctx context.Context) error {
-	defer s.opts.Metrics.publish(s, nil)
+	s.setRuns(true)
+	defer s.setRuns(false)
 	if s.acme != nil && len(s.hosts) > 0 {
 		e, err := s.acme.start(s)
 		if err != nil {
@@ -204,6 +210,16 @@ func (s *Store) Run(ctx context.Context) error {
 	}
 }
 
+// setRuns publishes the metrics while Run runs.
+func (s *Store) setRuns(runs bool) {
+	s.mu.Lock()
+	s.runs = runs
+	s.mu.Unlock()
+	if s.rebuild(); !runs {
+		s.opts.Metrics.publish(s, nil)
+	}
+}
+
 // warn logs the certificates that end soon, each once a day.
 func (s *Store) warn(warned map[string]time.Time) {
 	now := s.opts.Now()
@@ -223,6 +239,10 @@ func (s *Store) warn(warned map[string]time.Time) {
 // reached. It also answers ACME's tls-alpn challenges (RFC 8737). The error says that nothing is held at all.
 func (s *Store) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	if e := s.engine.Load(); e != nil && s.acme.alpn && isChallenge(hello) {
+		// Asked first, since certmagic logs an error for each challenge it doesn't know, and anybody can send those.
+		if _, ok := certmagic.GetACMEChallenge(normal(hello.ServerName)); !ok {
+			return nil, fmt.Errorf("no order for %q is under way here", hello.ServerName)
+		}
 		return e.config.GetCertificate(hello)
 	}
 	if h := s.index.Load().pick(hello, s.opts.Now()); h != nil {

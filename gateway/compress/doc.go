@@ -26,6 +26,6 @@
 //
 // # Memory
 //
-// A live encoder holds about 1.1 MiB (gzip), 1.8 MiB (zstd) or 1.2 to 1.7 MiB (br): BenchmarkEncoderMemory. Options.MaxEncoders
-// bounds how many live at once; past it responses stay as they are and are counted.
+// A live encoder holds about 1.1 MiB (gzip), 1.8 MiB (zstd) or 1.2 to 1.7 MiB (br): BenchmarkEncoderMemory.
+// Options.MaxEncoders bounds how many live at once; past it responses stay as they are and are counted.
 package compress

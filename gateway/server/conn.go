@@ -179,7 +179,7 @@ func (c *conn) held(to []Held, now time.Time) []Held {
 	defer c.mu.Unlock()
 	for q := c.requests; q != nil; q = q.next {
 		to = append(to, Held{Method: q.method, Host: q.host, Path: q.path, Remote: c.base.RemoteAddr.String(),
-			Proto: q.proto(), Age: now.Sub(q.start)})
+			Proto: q.proto(c.phase == phaseHijacked), Age: now.Sub(q.start)})
 	}
 	return to
 }

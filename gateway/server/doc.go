@@ -9,7 +9,7 @@
 // # The way of a connection
 //
 //	accept → limits → TLS handshake → HTTP/1.1: framing filter → net/http ┐
-//	                                  HTTP/2:   GOAWAY writer  → x/net/http2 ┴→ admit → handler
+//	                                  HTTP/2:   GOAWAY writer  → net/http ┴→ admit → handler
 //
 // The framing filter (h1Conn) reads ahead of net/http: it releases a request's head only when it is whole and well
 // formed by a stricter grammar than net/http's, and follows the body to its end, so that both always agree on where

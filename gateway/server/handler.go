@@ -44,9 +44,10 @@ func (q *request) Value(key any) any {
 	return q.Context.Value(key)
 }
 
-func (q *request) proto() string {
+// proto is the protocol as Held names it.
+func (q *request) proto(upgraded bool) string {
 	switch {
-	case q.writer.hijacked:
+	case upgraded:
 		return "upgraded"
 	case q.major == 2:
 		return "HTTP/2.0"

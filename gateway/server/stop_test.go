@@ -146,6 +146,8 @@ func TestStopCuts(t *testing.T) {
 	if len(held) != 1 || held[0].Remote != nc.LocalAddr().String() {
 		t.Fatalf("in flight: %+v", held)
 	}
+	h.s.logHeld(1)
+	wantContains(t, h.logs.String(), "waiting for requests", "path=/hold proto=HTTP/1.1 age=")
 	r := h.s.Stop(context.Background(), 50*time.Millisecond)
 	if len(r.Cut) != 1 || r.Finished != 0 {
 		t.Fatalf("report %+v, want one cut", r)

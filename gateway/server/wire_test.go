@@ -11,16 +11,15 @@ import (
 	"landfall/configs"
 )
 
-// TestWireRefusals sends raw bytes and reads what comes back: refused ones are answered once and the connection closed.
-func TestWireRefusals(t *testing.T) {
-	h := start(t, nil)
-	addr := h.http(func(w http.ResponseWriter, r *http.Request) { t.Errorf("let in: %s %s", r.Method, r.RequestURI) })
+type wireRefusal struct {
+	send   string
+	status int
+	reason string
+}
+
+func refusedOnTheWire() map[string]wireRefusal {
 	const host = "Host: a.test\r\n"
-	for name, c := range map[string]struct {
-		send   string
-		status int
-		reason string
-	}{
+	return map[string]wireRefusal{
 		"no host":                {"GET / HTTP/1.1\r\n\r\n", 400, "missing_host"},
 		"no host, HTTP/1.0":      {"GET / HTTP/1.0\r\n\r\n", 400, "missing_host"},
 		"empty host":             {"GET / HTTP/1.1\r\nHost: \r\n\r\n", 400, "missing_host"},
@@ -64,7 +63,14 @@ func TestWireRefusals(t *testing.T) {
 		"huge field":             {"GET / HTTP/1.1\r\n" + host + "A: " + strings.Repeat("b", 9<<10) + "\r\n\r\n", 431, "head_too_large"},
 		"endless request line":   {"GET /" + strings.Repeat("b", 20<<10), 431, "head_too_large"},
 		"CONNECT":                {"CONNECT a.test:443 HTTP/1.1\r\nHost: a.test:443\r\n\r\n", 405, "method"},
-	} {
+	}
+}
+
+// TestWireRefusals sends raw bytes and reads what comes back: refused ones are answered once and the connection closed.
+func TestWireRefusals(t *testing.T) {
+	h := start(t, nil)
+	addr := h.http(func(w http.ResponseWriter, r *http.Request) { t.Errorf("let in: %s %s", r.Method, r.RequestURI) })
+	for name, c := range refusedOnTheWire() {
 		t.Run(name, func(t *testing.T) {
 			before := counter(h.m.refusedRequests, c.reason)
 			nc := dial(t, addr)

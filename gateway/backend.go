@@ -247,7 +247,7 @@ func (b backend) Certs() []admin.Cert {
 		if i.Source == "acme" {
 			source = "acme"
 		}
-		out = append(out, admin.Cert{Names: i.Names, Source: source, NotAfter: i.NotAfter})
+		out = append(out, admin.Cert{Names: i.Names, Issuer: i.Issuer, Source: source, NotBefore: i.NotBefore, NotAfter: i.NotAfter})
 	}
 	return out
 }

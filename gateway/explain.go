@@ -20,11 +20,7 @@ func (b backend) Explain(url string, client netip.Addr) (admin.Explanation, erro
 	}
 	d, ok := steer{n}.decide(host, client, nil)
 	if !ok {
-		var hosts []string
-		for _, s := range n.generation.Load().config.Services {
-			hosts = append(hosts, s.Hosts...)
-		}
-		return admin.Explanation{}, admin.NotFound("host", host, hosts)
+		return admin.Explanation{}, admin.NotFound("host", host, allHosts(n.generation.Load().config))
 	}
 	e := admin.Explanation{
 		URL: url, Host: host, Service: d.service, Mode: d.decision.Mode.String(), ModeText: d.snapshot.ModeText(d.decision.Mode),

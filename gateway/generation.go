@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -156,12 +155,12 @@ func (n *Node) reload() error {
 	if err := reloadable(old.config, c); err != nil {
 		return fmt.Errorf("%s is valid, but can't be reloaded: %w", n.o.ConfigFile, err)
 	}
-	// Files first: they can fail, and keep what they had when they do.
-	if err := n.reloadFiles(); err != nil {
-		return err
-	}
 	g, err := n.generate(c, old)
 	if err != nil {
+		return err
+	}
+	if err := n.reloadFiles(c); err != nil {
+		g.release(old)
 		return err
 	}
 	n.generation.Store(g)
@@ -183,16 +182,22 @@ func (n *Node) seedPools(g *generation) {
 	}
 }
 
-// reloadFiles reads the files that a config names anew. Those that fail keep what they had.
-func (n *Node) reloadFiles() error {
-	var errs []error
-	if n.certs != nil {
-		errs = append(errs, n.certs.Reload())
-	}
+// reloadFiles reads the files that a config names, and has the last word on a reload: nothing after it can fail.
+func (n *Node) reloadFiles(c *configs.Config) error {
 	if n.geo != nil {
-		errs = append(errs, n.geo.Reload())
+		if err := n.geo.Reload(); err != nil {
+			return fmt.Errorf("read dns.geoip again: %w", err)
+		}
 	}
-	return errors.Join(errs...)
+	if n.dns != nil {
+		if err := n.dns.SetConfig(dnsZones(c), c.DNS.Answers); err != nil {
+			return err
+		}
+	}
+	if n.certs != nil {
+		return n.certs.Reload(c.TLS.Certificates)
+	}
+	return nil
 }
 
 // applyConfig tells the parts that live as long as the node what the new config says. None of this can fail.
@@ -200,9 +205,7 @@ func (n *Node) applyConfig(c *configs.Config) {
 	n.server.SetLimits(c.Limits)
 	n.admin.SetConfig(c.Admin)
 	n.level.Set(logLevel(c.Observe.LogLevel))
-	if n.dns != nil {
-		n.dns.SetConfig(dnsZones(c), c.DNS.Answers)
-	}
+	n.metrics.node.config(c.Hash)
 	if n.mesh != nil {
 		n.mesh.SetConfigHash(c.Hash)
 	}

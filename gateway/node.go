@@ -22,6 +22,7 @@ import (
 	"landfall/configs"
 	"landfall/gateway/admin"
 	"landfall/gateway/certs"
+	"landfall/gateway/proxy"
 	"landfall/gateway/server"
 	"landfall/gateway/upstream"
 	"landfall/healthcheck"
@@ -188,7 +189,7 @@ func (n *Node) openCache(c *configs.Config) error {
 // openCerts loads the certificates of clients' listeners and of the peer channel.
 func (n *Node) openCerts(c *configs.Config) (err error) {
 	if len(c.Listen.HTTPS) > 0 {
-		n.certs, err = certs.New(certs.Options{TLS: c.TLS, Hosts: exactHosts(c), DataDir: n.o.DataDir, Logger: n.log, Metrics: n.metrics.certs, Now: n.o.Now})
+		n.certs, err = certs.New(certs.Options{TLS: c.TLS, Hosts: allHosts(c), DataDir: n.o.DataDir, Logger: n.log, Metrics: n.metrics.certs, Now: n.o.Now})
 		if err != nil {
 			return err
 		}
@@ -201,10 +202,11 @@ func (n *Node) openCerts(c *configs.Config) (err error) {
 	return nil
 }
 
-func exactHosts(c *configs.Config) []string {
+// allHosts are the hosts of every service, in the order of the services' names.
+func allHosts(c *configs.Config) []string {
 	var hosts []string
-	for _, s := range c.Services {
-		hosts = append(hosts, s.Hosts...)
+	for _, name := range proxy.ServiceNames(c) {
+		hosts = append(hosts, c.Services[name].Hosts...)
 	}
 	return hosts
 }

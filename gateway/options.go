@@ -144,6 +144,7 @@ func reloadable(now, next *configs.Config) error {
 	changed("mesh.tls", now.Mesh.TLS == next.Mesh.TLS)
 	changed("cache", now.Cache == next.Cache)
 	changed("tls.acme", (now.TLS.ACME == nil) == (next.TLS.ACME == nil) && (now.TLS.ACME == nil || *now.TLS.ACME == *next.TLS.ACME))
+	changed("services.*.hosts, with tls.acme,", next.TLS.ACME == nil || sameStrings(allHosts(now), allHosts(next)))
 	changed("dns.geoip (the path)", now.DNS.GeoIP == next.DNS.GeoIP)
 	changed("observe.log_format", now.Observe.LogFormat == next.Observe.LogFormat)
 	return errors.Join(errs...)

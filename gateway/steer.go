@@ -4,7 +4,6 @@ import (
 	"net/netip"
 
 	"landfall/configs"
-	"landfall/gateway/proxy"
 	"landfall/routing"
 	"landfall/routing/dns"
 	"landfall/routing/geo"
@@ -106,10 +105,7 @@ func allDead(s *routing.Snapshot) bool {
 
 // dnsZones are the zones of a config with the hosts that lie in them.
 func dnsZones(c *configs.Config) []dns.Zone {
-	var hosts []string
-	for _, name := range proxy.ServiceNames(c) {
-		hosts = append(hosts, c.Services[name].Hosts...)
-	}
+	hosts := allHosts(c)
 	var zones []dns.Zone
 	for name, z := range c.DNS.Zones {
 		zones = append(zones, dns.Zone{Name: name, TTL: z.TTL.D(), NegativeTTL: z.NegativeTTL.D(), Nameservers: z.Nameservers, Contact: z.Contact, Hosts: hosts})

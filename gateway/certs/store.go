@@ -39,9 +39,11 @@ type Options struct {
 
 // Info describes a certificate in hand.
 type Info struct {
-	Names    []string
-	NotAfter time.Time
-	Source   string // path of the file, or "acme"
+	Names     []string
+	Issuer    string // common name of who signed it
+	NotBefore time.Time
+	NotAfter  time.Time
+	Source    string // path of the file, or "acme"
 }
 
 // Store holds the certificates of the HTTPS listeners. It is safe for concurrent use.
@@ -52,7 +54,7 @@ type Store struct {
 	acme  *acmeSetup
 
 	mu      sync.Mutex       // guards files and managed while they change
-	files   []*held          // one per configured pair; nil where it never loaded
+	files   []*held          // one per configured pair
 	managed map[string]*held // by host
 
 	index  atomic.Pointer[index]
@@ -72,9 +74,10 @@ func New(o Options) (*Store, error) {
 	if o.Metrics == nil {
 		o.Metrics = NewMetrics(prometheus.NewRegistry())
 	}
-	s := &Store{opts: o, log: o.Logger, managed: map[string]*held{}, files: make([]*held, len(o.TLS.Certificates))}
+	s := &Store{opts: o, log: o.Logger, managed: map[string]*held{}}
 	s.index.Store(newIndex(nil))
-	err := s.loadFiles()
+	files, err := s.loadFiles(o.TLS.Certificates)
+	s.files = files
 	if o.TLS.ACME != nil {
 		setup, acmeErr := newACMESetup(*o.TLS.ACME, o.DataDir)
 		err = errors.Join(err, acmeErr)
@@ -111,19 +114,25 @@ func orderable(hosts []string, log *slog.Logger) []string {
 	return out
 }
 
-// Reload reads the certificate files again. A pair that can't be used keeps what was loaded from it before, and is in
-// the error; the others take effect.
-func (s *Store) Reload() error {
-	err := s.loadFiles()
+// Reload reads the certificate files of a new config, or those of the old one again. When any pair can't be used nothing
+// changes, and the error names each that can't.
+func (s *Store) Reload(certificates []configs.Certificate) error {
+	files, err := s.loadFiles(certificates)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.files = files
+	s.mu.Unlock()
 	s.rebuild()
-	return err
+	return nil
 }
 
-func (s *Store) loadFiles() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+// loadFiles reads every pair, or tells all that is wrong with them.
+func (s *Store) loadFiles(certificates []configs.Certificate) ([]*held, error) {
 	var errs []error
-	for i, c := range s.opts.TLS.Certificates {
+	var files []*held
+	for i, c := range certificates {
 		pair, err := loadPair(c.Cert, c.Key)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("tls.certificates[%d]: %w", i, err))
@@ -136,9 +145,9 @@ func (s *Store) loadFiles() error {
 		if end := h.leaf().NotAfter; s.opts.Now().After(end) {
 			s.log.Warn("a certificate has expired: clients will refuse it", "cert", c.Cert, "not_after", end)
 		}
-		s.files[i] = h
+		files = append(files, h)
 	}
-	return errors.Join(errs...)
+	return files, errors.Join(errs...)
 }
 
 // rebuild swaps the index for what is in hand now.
@@ -146,11 +155,7 @@ func (s *Store) rebuild() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var all []*held
-	for _, h := range s.files {
-		if h != nil {
-			all = append(all, h)
-		}
-	}
+	all = append(all, s.files...)
 	for _, host := range s.hosts {
 		if h := s.managed[host]; h != nil {
 			all = append(all, h)
@@ -290,7 +295,11 @@ func (s *Store) Infos() []Info {
 	all := s.index.Load().all
 	infos := make([]Info, 0, len(all))
 	for _, h := range all {
-		infos = append(infos, Info{Names: append([]string(nil), h.names...), NotAfter: h.leaf().NotAfter, Source: h.source})
+		leaf := h.leaf()
+		infos = append(infos, Info{
+			Names: append([]string(nil), h.names...), Issuer: leaf.Issuer.CommonName,
+			NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter, Source: h.source,
+		})
 	}
 	return infos
 }

@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"reflect"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -225,11 +226,18 @@ func TestReload(t *testing.T) {
 	if err := os.Remove(b.Cert); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Reload(); err == nil || !strings.Contains(err.Error(), "tls.certificates[1]") {
+	if err := s.Reload([]configs.Certificate{a, b}); err == nil || !strings.Contains(err.Error(), "tls.certificates[1]") {
 		t.Errorf("Reload: %v", err)
 	}
+	if after := s.Infos(); !reflect.DeepEqual(after, before) {
+		t.Errorf("a refused reload changed something: before %+v\nafter %+v", before, after)
+	}
+	c := issue(t, ca, dir, "c", time.Hour, "c")
+	if err := s.Reload([]configs.Certificate{a, c}); err != nil {
+		t.Fatal(err)
+	}
 	after := s.Infos()
-	if len(after) != 2 || !after[0].NotAfter.After(before[0].NotAfter) || !after[1].NotAfter.Equal(before[1].NotAfter) {
+	if len(after) != 2 || !after[0].NotAfter.After(before[0].NotAfter) || !s.Has("c") || s.Has("b") {
 		t.Errorf("before %+v\nafter %+v", before, after)
 	}
 	stop := run(t, s)

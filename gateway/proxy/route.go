@@ -120,13 +120,12 @@ func (p *Proxy) route(h headResult) (routeResult, *refusal) {
 	return routeResult{service: s}, refused(noRoute, "no route matches this path")
 }
 
-// matchPath matches an exact path, or a prefix that ends in /*: /api/* matches /api/ and all below, and /api itself.
+// matchPath matches an exact path, or a prefix that ends in /*: /api/* matches /api/ and all below it, but not /api.
 func matchPath(pattern, path string) bool {
-	prefix, wild := strings.CutSuffix(pattern, "*")
-	if !wild {
-		return path == pattern
+	if prefix, wild := strings.CutSuffix(pattern, "*"); wild {
+		return strings.HasPrefix(path, prefix)
 	}
-	return strings.HasPrefix(path, prefix) || path == strings.TrimSuffix(prefix, "/")
+	return path == pattern
 }
 
 // ServiceOf is the service that has a host (lower case, without port) and its index in routing snapshots.

@@ -64,16 +64,14 @@ func (r *report) distinct(path string, length int, element func(i int) string) {
 }
 
 func (r *report) inRange(v reflect.Value, f field, path string) {
-	least, hasLeast := limit(v.Type(), f.min)
-	most, hasMost := limit(v.Type(), f.max)
-	if (!hasLeast || v.Int() >= least) && (!hasMost || v.Int() <= most) {
+	if (!f.hasLeast || v.Int() >= f.least) && (!f.hasMost || v.Int() <= f.most) {
 		return
 	}
 	got := r.show(path, fmt.Sprint(v.Interface()))
 	switch {
-	case hasLeast && hasMost:
+	case f.hasLeast && f.hasMost:
 		r.fault(path, "%s is out of range: write %s to %s", got, f.min, f.max)
-	case hasLeast:
+	case f.hasLeast:
 		r.fault(path, "%s is out of range: the least is %s", got, f.min)
 	default:
 		r.fault(path, "%s is out of range: the most is %s", got, f.max)
@@ -82,10 +80,10 @@ func (r *report) inRange(v reflect.Value, f field, path string) {
 
 // limit reads a min or max tag for a whole number, a size or a duration.
 func limit(t reflect.Type, tag string) (int64, bool) {
-	if tag == "" {
+	v := reflect.New(t)
+	if tag == "" || !v.Elem().CanInt() {
 		return 0, false
 	}
-	v := reflect.New(t)
 	if text, ok := v.Interface().(encoding.TextUnmarshaler); ok {
 		err := text.UnmarshalText([]byte(tag))
 		return v.Elem().Int(), err == nil

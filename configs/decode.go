@@ -148,6 +148,10 @@ func (d *decoder) section(n *yaml.Node, v reflect.Value, path string) {
 // unknown reports a key that its section does not have. The key that was probably meant counts as given, so that nobody
 // reads of it a second time as missing.
 func (d *decoder) unknown(key *yaml.Node, path string, known []string) {
+	if d.full() {
+		d.dropped++
+		return
+	}
 	hint := meant(key.Value, known)
 	if best := nearest(key.Value, known); best != "" {
 		if at := join(path, best); !d.written(at) {
@@ -210,7 +214,7 @@ func (d *decoder) list(n *yaml.Node, v reflect.Value, f field, path string) {
 // entry is a key of a mapping and its value.
 type entry struct{ key, value *yaml.Node }
 
-// entries lists a mapping's keys, those that "<<" merges in after its own and only where it has none of that name.
+// entries lists a mapping's keys, of bounded length as they are part of every path below; those that "<<" merges in after its own and only where it has none of that name.
 func (d *decoder) entries(n *yaml.Node, path string) []entry {
 	var out, merged []entry
 	seen := make(map[string]*yaml.Node)
@@ -218,6 +222,10 @@ func (d *decoder) entries(n *yaml.Node, path string) []entry {
 		key, value := n.Content[i], n.Content[i+1]
 		if key.Kind != yaml.ScalarNode {
 			d.add(key.Line, key.Column, path, "a key must be a word, got "+kindName(key))
+			continue
+		}
+		if len(key.Value) > maxName {
+			d.add(key.Line, key.Column, path, fmt.Sprintf("a key of %d bytes: the most is %d", len(key.Value), maxName))
 			continue
 		}
 		if key.Tag == "!!merge" {

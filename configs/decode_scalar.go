@@ -47,6 +47,10 @@ func (d *decoder) scalar(n *yaml.Node, v reflect.Value, path string) {
 		return
 	}
 	if to, ok := v.Addr().Interface().(encoding.TextUnmarshaler); ok {
+		if len(word) > maxShown {
+			d.spoil(n, path, "%s is too long for %s", d.show(path, word), scalarForms(v.Type()))
+			return
+		}
 		if err := to.UnmarshalText([]byte(word)); err != nil && d.places[path].env {
 			d.spoil(n, path, "%s is not %s", d.show(path, word), scalarForms(v.Type()))
 		} else if err != nil {

@@ -55,8 +55,12 @@ func (e Errors) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// maxErrors bounds how many faults one Parse reports: a file that is not a config at all would otherwise bury the reason.
-const maxErrors = 1000
+// Bounds on what one Parse reports: a file that is not a config at all would otherwise bury the reason.
+const (
+	maxErrors  = 1000
+	maxMessage = 1000 // bytes of one fault's text
+	maxShown   = 120  // bytes of a value that is repeated in a text
+)
 
 // place is where a key stands in the file, and what decoding learned of it.
 type place struct {
@@ -82,17 +86,33 @@ func newReport(file string) *report {
 }
 
 func (r *report) add(line, col int, path, msg string) {
-	if len(r.errs) >= maxErrors {
+	if r.full() {
 		r.dropped++
 		return
 	}
+	msg = shorten(msg, maxMessage)
 	r.errs = append(r.errs, Error{File: r.file, Line: line, Col: col, Path: path, Msg: msg})
+}
+
+// full tells whether further faults are only counted.
+func (r *report) full() bool { return len(r.errs) >= maxErrors }
+
+// shorten cuts s to about limit bytes, between characters.
+func shorten(s string, limit int) string {
+	if len(s) <= limit {
+		return s
+	}
+	return strings.ToValidUTF8(s[:limit], "") + "..."
 }
 
 // fault reports a fault of the value at path. It says nothing when decoding already complained of that value or of one
 // that it lies in: the second complaint would be about what we put there ourselves.
 func (r *report) fault(path, format string, args ...any) {
 	if r.badAbove(path) {
+		return
+	}
+	if r.full() {
+		r.dropped++
 		return
 	}
 	line, col := r.where(path)
@@ -132,8 +152,11 @@ func (r *report) badAbove(path string) bool {
 }
 
 // unsure tells whether anything at, above or below one of the paths could not be decoded, so that a rule that relates it
-// to another key can't be judged.
+// to another key can't be judged. With very many such values it is always true.
 func (r *report) unsure(paths ...string) bool {
+	if len(r.bad) > maxErrors {
+		return true
+	}
 	for _, path := range paths {
 		if r.badAbove(path) {
 			return true
@@ -153,8 +176,8 @@ func (r *report) spoiled(path string) {
 	r.bad = append(r.bad, path)
 }
 
-// element is the path of a list's element i; when a single value stood in for the list, it is the path of that.
-func (r *report) element(path string, i int) string {
+// elementPath is the path of a list's element i; when a single value stood in for the list, it is the path of that.
+func (r *report) elementPath(path string, i int) string {
 	if at := index(path, i); i > 0 || r.written(at) {
 		return at
 	}
@@ -164,9 +187,9 @@ func (r *report) element(path string, i int) string {
 // show quotes the value at path as the file has it: what came from the environment is not printed.
 func (r *report) show(path, value string) string {
 	if p, ok := r.places[path]; ok && p.env {
-		return fmt.Sprintf("%q (filled in from the environment)", p.raw)
+		return fmt.Sprintf("%q (filled in from the environment)", shorten(p.raw, maxShown))
 	}
-	return fmt.Sprintf("%q", value)
+	return fmt.Sprintf("%q", shorten(value, maxShown))
 }
 
 // fix is a suggestion that repeats part of the value at path; empty when the value came from the environment.
@@ -203,7 +226,7 @@ func join(path, key string) string {
 	return path + "." + key
 }
 
-func index(path string, i int) string { return fmt.Sprintf("%s[%d]", path, i) }
+func index(path string, i int) string { return path + "[" + strconv.Itoa(i) + "]" }
 
 // parent is the path without its last step. A quoted step is found by its opening quote, as a quote inside is escaped.
 func parent(path string) string {

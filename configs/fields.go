@@ -17,6 +17,10 @@ type field struct {
 	def        string
 	hasDefault bool
 	min, max   string
+	least      int64 // min as a number, when hasLeast
+	most       int64 // max as a number, when hasMost
+	hasLeast   bool
+	hasMost    bool
 	enum       []string
 	required   bool
 	secret     bool
@@ -36,6 +40,8 @@ func fieldsOf(t reflect.Type) []field {
 			index: i, typ: sf.Type, name: name, doc: sf.Tag.Get("doc"), min: sf.Tag.Get("min"), max: sf.Tag.Get("max"),
 			required: sf.Tag.Get("required") == "true", secret: sf.Tag.Get("secret") == "true", path: sf.Tag.Get("path") == "true",
 		}
+		f.least, f.hasLeast = limit(element(sf.Type), f.min)
+		f.most, f.hasMost = limit(element(sf.Type), f.max)
 		f.def, f.hasDefault = sf.Tag.Lookup("default")
 		if enum := sf.Tag.Get("enum"); enum != "" {
 			f.enum = strings.Split(enum, ",")
@@ -59,6 +65,14 @@ func bare(t reflect.Type) reflect.Type {
 		return t.Elem()
 	}
 	return t
+}
+
+// element is the type of the values in a list or a mapping by name, and any other type itself.
+func element(t reflect.Type) reflect.Type {
+	if t.Kind() == reflect.Map || t.Kind() == reflect.Slice {
+		t = t.Elem()
+	}
+	return bare(t)
 }
 
 // isScalar tells whether a value of the type is written as one word.

@@ -62,12 +62,12 @@ func referenceSection(b *bytes.Buffer, t reflect.Type, path string) {
 		fmt.Fprintf(b, "| `%s`%s | %s | %s | %s |\n", f.name, star, cell(valueForm(f.typ, f)), cell(def), cell(f.doc))
 	}
 	for _, f := range fields {
-		t, at := bare(f.typ), join(path, f.name)
-		switch t.Kind() {
+		t, at := element(f.typ), join(path, f.name)
+		switch f.typ.Kind() {
 		case reflect.Map:
-			t, at = bare(t.Elem()), at+".NAME"
+			at += ".NAME"
 		case reflect.Slice:
-			t, at = bare(t.Elem()), at+"[]"
+			at += "[]"
 		}
 		if isSection(t) {
 			referenceSection(b, t, at)

@@ -160,11 +160,11 @@ func (s *schema) scalar(t reflect.Type, f field) object {
 		forms = append(forms, object{"type": "boolean"})
 	case t.Kind() == reflect.Int:
 		number := object{"type": "integer"}
-		if n, ok := limit(t, f.min); ok {
-			number["minimum"] = n
+		if f.hasLeast {
+			number["minimum"] = f.least
 		}
-		if n, ok := limit(t, f.max); ok {
-			number["maximum"] = n
+		if f.hasMost {
+			number["maximum"] = f.most
 		}
 		forms = append(forms, number)
 	default:

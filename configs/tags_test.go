@@ -89,10 +89,7 @@ func TestTagsAreSound(t *testing.T) {
 				t.Errorf("%s: its own default is refused: %v", name, err)
 			}
 		}
-		number := bare(sf.Type)
-		if number.Kind() == reflect.Map {
-			number = number.Elem()
-		}
+		number := element(sf.Type)
 		for _, tag := range []string{f.min, f.max} {
 			if tag == "" {
 				continue

@@ -77,7 +77,7 @@ func (v *validator) mesh() {
 		v.fault("mesh.join", `needs listen.mesh, such as ":7946": without it this node hears nobody`)
 	}
 	for i, addr := range mesh.Join {
-		v.joinAddress(v.element("mesh.join", i), addr)
+		v.joinAddress(v.elementPath("mesh.join", i), addr)
 	}
 	v.distinct("mesh.join", len(mesh.Join), func(i int) string { return mesh.Join[i] })
 	v.meshKeys()
@@ -87,7 +87,7 @@ func (v *validator) mesh() {
 func (v *validator) meshKeys() {
 	first := make(map[string]int)
 	for i, key := range v.c.Mesh.Key {
-		path := v.element("mesh.key", i)
+		path := v.elementPath("mesh.key", i)
 		if key == "" {
 			v.fault(path, "is empty: it must be 32 bytes in base64; make one with openssl rand -base64 32")
 			continue

@@ -207,16 +207,20 @@ func (n *Node) ownReport() report {
 	return r
 }
 
-// publishReport tells the fleet what ownReport says, if it says something new.
+// reportEvery is how often an unchanged report is renewed: one that isn't counts as stale, since its node may be stuck.
+const reportEvery = time.Second
+
+// publishReport tells the fleet what ownReport says: at once when it says something new, else once a second.
 func (n *Node) publishReport() {
 	if n.mesh == nil {
 		return
 	}
+	now := n.o.Now()
 	data, err := json.Marshal(n.ownReport())
-	if err != nil || string(data) == n.published {
+	if err != nil || string(data) == n.published && now.Sub(n.publishedAt) < reportEvery {
 		return
 	}
-	n.published = string(data)
+	n.published, n.publishedAt = string(data), now
 	n.mesh.Publish(data)
 }
 

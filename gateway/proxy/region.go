@@ -1,9 +1,11 @@
 package proxy
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync/atomic"
 
@@ -103,6 +105,8 @@ func (x *exchange) elsewhere(from *http.Request, coding string, body *bodyWatch)
 	d := s.Decide(buf[:0], service, routing.Client{Point: s.Regions[x.p.self].Location, Key: key})
 	var tr trail
 	tried := 0
+	// Panic makes down regions candidates for clients, who have a second address. Here those that are up go first.
+	slices.SortStableFunc(d.Choices[:d.Usable], func(a, b routing.Choice) int { return cmp.Compare(a.State, b.State) })
 	for _, c := range d.Choices[:d.Usable] {
 		if c.Region == x.p.self || len(s.Regions[c.Region].Nodes) == 0 {
 			continue

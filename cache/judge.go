@@ -22,6 +22,7 @@ const (
 	byStream      refusal = "event-stream"
 	byFreshness   refusal = "no-freshness" // neither freshness nor anything to validate with
 	byMemory      refusal = "memory"       // no room: fills in flight hold what they may
+	byKeys        refusal = "surrogate-keys"
 )
 
 // answer is a response to a GET without body as judge needs to see it.
@@ -55,9 +56,11 @@ func judge(a answer, p Policy) judgement {
 		status: a.status, date: date, received: a.received, length: a.length,
 		initialAge: initialAge(a.header, date, a.asked, a.received), lifetimes: life,
 		etag: validETag(a.header.Get("Etag")), varyNames: names,
-		licensed: licensed, aged: len(a.header["Age"]) > 0, began: a.asked, fetched: a.asked,
+		licensed: licensed, aged: len(a.header["Age"]) > 0,
 	}
 	m.lastModified, _ = http.ParseTime(a.header.Get("Last-Modified"))
+	keys, purgeable := surrogateKeys(a.header)
+	m.keys = keys
 	j := judgement{meta: m}
 	switch {
 	case a.status < 200 || a.status == http.StatusPartialContent || a.status == http.StatusNotModified:
@@ -70,6 +73,8 @@ func judge(a answer, p Policy) judgement {
 		j.refusal = bySetCookie
 	case !varies:
 		j.refusal = byVary
+	case !purgeable:
+		j.refusal = byKeys
 	case a.credential && !licensed:
 		j.refusal = byCredentials
 	case a.length > a.maxObject:

@@ -15,7 +15,13 @@ import (
 // report is the soft state that a node tells the fleet: how it sees its region's pools. It expires by itself.
 type report struct {
 	Pools map[string]string `json:"pools"` // by service: up, unknown or down
+	// Origins are for people who ask another region's node: by service and URL, up, unknown or down. Absent when there
+	// are more than maxReportOrigins.
+	Origins map[string]map[string]string `json:"origins,omitempty"`
 }
+
+// maxReportOrigins bounds a report: with URLs of ordinary length it stays well under mesh.MaxReport.
+const maxReportOrigins = 400
 
 // view is everything that a snapshot is made of, as plain values: the same view makes the same snapshot.
 type view struct {

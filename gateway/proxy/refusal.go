@@ -76,7 +76,7 @@ var answers = map[reason]answer{
 	"connect":      {http.StatusBadGateway, "connection_refused"},
 	"reset":        {http.StatusBadGateway, "connection_terminated"},
 	"timeout":      {http.StatusGatewayTimeout, "http_response_timeout"},
-	"too_large":    {http.StatusBadGateway, "http_response_header_section_size"},
+	"too_large":    {http.StatusRequestEntityTooLarge, "http_request_denied"},
 	"budget":       {http.StatusBadGateway, "destination_unavailable"},
 }
 
@@ -87,11 +87,13 @@ var causeTexts = map[reason]string{
 	"connect":      "no connection to an origin could be made",
 	"reset":        "the origin broke the connection off",
 	"timeout":      "the origin did not answer in time",
-	"too_large":    "the origin's response headers are too large",
+	"too_large":    "the request's body is larger than this service takes",
+	bodyTooLarge:   "the request's body is larger than this service takes",
+	malformed:      "the request's body is malformed",
 }
 
 // refusalFor is what an error of the region and pool phases means to the client.
-func refusalFor(err error) *refusal {
+func (p *Proxy) refusalFor(err error) *refusal {
 	var no *refusal
 	if errors.As(err, &no) {
 		return no
@@ -105,6 +107,8 @@ func refusalFor(err error) *refusal {
 	switch {
 	case errors.As(err, &tooLarge):
 		r = bodyTooLarge
+	case p.o.BadBody != nil && errors.Is(err, p.o.BadBody):
+		r = malformed
 	case r == "canceled", errors.Is(err, context.Canceled):
 		r = clientGone
 	}

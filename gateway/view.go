@@ -119,9 +119,10 @@ func (v view) region(name string, members []member, obs []healthcheck.Observatio
 			continue
 		case m.State == mesh.Serving && !v.drained(kindNode, m.Name):
 			serving = append(serving, node)
-		case m.State == mesh.Leaving || m.State == mesh.Joining:
-			// Neither takes new traffic; a leaving node finishes what it has.
+		case m.State == mesh.Joining:
+			// It takes no traffic yet.
 		default:
+			// Drained, or leaving: it said so, so the region is not dead. At the worst it serves on until it is gone.
 			draining = append(draining, node)
 		}
 		f.live++

@@ -142,7 +142,7 @@ func (x *exchange) run() *refusal {
 // redirected answers a plain HTTP request for a host with a certificate by sending the client to HTTPS.
 func (x *exchange) redirected() bool {
 	o := &x.p.o
-	if x.conn.TLS || x.head.hop > 0 || o.HTTPSPort == "" || !o.HasCert(x.head.host) {
+	if x.head.scheme == "https" || x.head.hop > 0 || o.HTTPSPort == "" || !o.HasCert(x.head.host) {
 		return false
 	}
 	to := "https://" + x.head.host

@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -60,8 +61,23 @@ func tree(t *testing.T, match func(path string) bool) map[string][]byte {
 	return out
 }
 
-// sources parses every Go file of the tree, in the order of their paths.
+// sources parses every Go file of the tree, in the order of their paths, once for all tests. They must not change it.
 func sources(t *testing.T) (*token.FileSet, []source) {
+	t.Helper()
+	parsed.once.Do(func() { parsed.fset, parsed.all = parse(t) })
+	if len(parsed.all) < 100 {
+		t.Fatalf("found %d Go files under %s: the rules look at the wrong folder, or an earlier test could not parse them", len(parsed.all), repoRoot)
+	}
+	return parsed.fset, parsed.all
+}
+
+var parsed struct {
+	once sync.Once
+	fset *token.FileSet
+	all  []source
+}
+
+func parse(t *testing.T) (*token.FileSet, []source) {
 	t.Helper()
 	fset := token.NewFileSet()
 	var out []source
@@ -71,9 +87,6 @@ func sources(t *testing.T) (*token.FileSet, []source) {
 			t.Fatal(err)
 		}
 		out = append(out, source{path: p, dir: path.Dir(p), test: strings.HasSuffix(p, "_test.go"), text: text, lines: bytes.Count(text, []byte("\n")), file: f})
-	}
-	if len(out) < 100 {
-		t.Fatalf("found %d Go files under %s: the rules look at the wrong folder", len(out), repoRoot)
 	}
 	slices.SortFunc(out, func(a, b source) int { return strings.Compare(a.path, b.path) })
 	return fset, out

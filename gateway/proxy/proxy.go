@@ -138,10 +138,11 @@ func (x *exchange) run() *refusal {
 	return x.serveCached()
 }
 
-// redirected answers a plain HTTP request for a host with a certificate by sending the client to HTTPS.
+// redirected answers a plain HTTP request for a host with a certificate by sending the client to HTTPS. A client that came
+// by HTTPS to a trusted proxy is there already.
 func (x *exchange) redirected() bool {
 	o := &x.p.o
-	if x.conn.TLS || x.head.hop > 0 || o.HTTPSPort == "" || !o.HasCert(x.head.host) {
+	if x.head.scheme == "https" || x.head.hop > 0 || o.HTTPSPort == "" || !o.HasCert(x.head.host) {
 		return false
 	}
 	to := "https://" + x.head.host

@@ -47,6 +47,7 @@ func stripInternal(h http.Header) {
 func (x *exchange) outbound(from *http.Request, coding string) *http.Request {
 	out := from.Clone(from.Context())
 	out.RequestURI = ""
+	out.Trailer = from.Trailer // not a copy: the server fills it in when the body has ended
 	out.Close = false
 	out.Host = x.in.Host
 	out.Method = x.head.method

@@ -158,7 +158,7 @@ func (x *exchange) debugHeaders() {
 	if !x.match.service.config.Debug || x.head.hop > 0 {
 		return
 	}
-	h := x.w.Header()
+	h := x.w.ResponseWriter.Header() // the final head is not begun yet: early hints may come before it
 	h.Set("X-Landfall-Region", x.p.o.Region)
 	h.Set("X-Landfall-Node", x.p.o.Node)
 	h.Set("X-Request-Id", x.head.id)

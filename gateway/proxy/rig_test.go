@@ -110,6 +110,7 @@ func newRig(t testing.TB, yaml string, edit func(*Options)) *rig {
 	g.h2.EnableHTTP2 = true
 	g.h2.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	g.h2.StartTLS()
+	g.h2.Client().Transport.(*http.Transport).DisableCompression = true
 	t.Cleanup(func() { g.h1.Close(); g.h2.Close() })
 	return g
 }
@@ -222,8 +223,6 @@ func (g *rig) send(r *http.Request) *http.Response {
 
 func (g *rig) client() *http.Client {
 	c := *g.h2.Client()
-	tr := c.Transport.(*http.Transport)
-	tr.DisableCompression = true
 	c.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return &c
 }

@@ -88,6 +88,11 @@ func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, conn Conn) {
 	x := &exchange{p: p, conn: conn, started: p.o.Now(), in: r}
 	x.w = &responseWriter{ResponseWriter: w, x: x}
 	defer x.account()
+	if r.ProtoMajor == 1 && r.ContentLength != 0 {
+		// An origin may answer before it has read the whole body. Without this net/http would then throw away what the
+		// origin still waits for. Writers that can't do it have no such habit.
+		_ = http.NewResponseController(w).EnableFullDuplex()
+	}
 	if no := x.run(); no != nil {
 		x.refuse(no)
 	}

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"html"
+	"io"
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -76,18 +78,17 @@ var answers = map[reason]answer{
 	"connect":      {http.StatusBadGateway, "connection_refused"},
 	"reset":        {http.StatusBadGateway, "connection_terminated"},
 	"timeout":      {http.StatusGatewayTimeout, "http_response_timeout"},
-	"too_large":    {http.StatusBadGateway, "http_response_header_section_size"},
 	"budget":       {http.StatusBadGateway, "destination_unavailable"},
 }
 
 var causeTexts = map[reason]string{
+	bodyTooLarge:   "the request body is larger than this server takes",
 	"all_ejected":  "none of the origins is healthy",
 	"breaker_open": "the origins failed too often and are given a rest",
 	"at_bound":     "the origins have as many requests as they may take",
 	"connect":      "no connection to an origin could be made",
 	"reset":        "the origin broke the connection off",
 	"timeout":      "the origin did not answer in time",
-	"too_large":    "the origin's response headers are too large",
 }
 
 // refusalFor is what an error of the region and pool phases means to the client.
@@ -103,7 +104,7 @@ func refusalFor(err error) *refusal {
 	}
 	var tooLarge *http.MaxBytesError
 	switch {
-	case errors.As(err, &tooLarge):
+	case r == upstream.CauseTooLarge, errors.As(err, &tooLarge):
 		r = bodyTooLarge
 	case r == "canceled", errors.Is(err, context.Canceled):
 		r = clientGone
@@ -118,8 +119,19 @@ func refusalFor(err error) *refusal {
 	return &refusal{reason: r, text: text, cause: err, noPool: !sent}
 }
 
+// brokenBody tells whether a request that seems given up by its client is one whose body breaks the grammar of HTTP: the
+// client is there, and its connection too.
+func (x *exchange) brokenBody(no *refusal) bool {
+	var network net.Error
+	return no.reason == clientGone && x.in.Context().Err() == nil &&
+		!errors.Is(no.cause, io.ErrUnexpectedEOF) && !errors.As(no.cause, &network)
+}
+
 // refuse writes the error page of a refusal, by the client's Accept, if nothing was written yet.
 func (x *exchange) refuse(no *refusal) {
+	if x.brokenBody(no) {
+		no = &refusal{reason: malformed, text: "the request body is malformed", cause: no.cause}
+	}
 	x.refusal = no
 	if x.w.wrote {
 		return

@@ -5,7 +5,6 @@ import (
 	"io"
 	"net/http"
 	"strconv"
-	"sync/atomic"
 
 	"landfall/gateway/upstream"
 	"landfall/routing"
@@ -37,7 +36,7 @@ func (x *exchange) fetch(from *http.Request, coding string, body *bodyWatch) (*h
 		return resp, tr, err
 	}
 	// The pool failed before its health said so. Another region may serve what was not sent, or is safe to send twice.
-	if untouched(err, body) || (idempotent(x.head.method) && !body.read.Load()) {
+	if untouched(err, body) || (idempotent(x.head.method) && body.whole()) {
 		if resp2, tr2, err2 := x.elsewhere(from, coding, body); err2 == nil {
 			return resp2, tr2, nil
 		}
@@ -47,7 +46,7 @@ func (x *exchange) fetch(from *http.Request, coding string, body *bodyWatch) (*h
 
 // untouched tells whether a failed attempt left the request unsent and its body whole.
 func untouched(err error, body *bodyWatch) bool {
-	if body.read.Load() {
+	if !body.whole() {
 		return false
 	}
 	var up *upstream.Error
@@ -92,11 +91,18 @@ func (x *exchange) elsewhere(from *http.Request, coding string, body *bodyWatch)
 	if x.head.hop >= maxHops {
 		return nil, trail{}, &refusal{reason: hopLimit, text: "the request was forwarded too often between regions", noPool: true}
 	}
+	err := error(&refusal{reason: noRegion, text: "no region can serve this request now", noPool: true})
 	s := x.p.o.Snapshot()
+	service := x.match.service.index
+	if service >= len(s.Services) || s.Services[service].Name != x.match.service.name {
+		// A reload swaps the routes a moment before the snapshot, and requests in flight keep the routes they began with.
+		if service = s.Service(x.match.service.name); service < 0 {
+			return nil, trail{}, err
+		}
+	}
 	key := routing.ClientKey(x.head.client)
 	var buf [maxRegions]routing.Choice
-	d := s.Decide(buf[:0], x.match.service.index, routing.Client{Point: s.Regions[x.p.self].Location, Key: key})
-	err := error(&refusal{reason: noRegion, text: "no region can serve this request now", noPool: true})
+	d := s.Decide(buf[:0], service, routing.Client{Point: s.Regions[x.p.self].Location, Key: key})
 	var tr trail
 	tried := 0
 	for _, c := range d.Choices[:d.Usable] {
@@ -116,7 +122,7 @@ func (x *exchange) elsewhere(from *http.Request, coding string, body *bodyWatch)
 			x.p.o.Metrics.forwarded.WithLabelValues(x.p.o.Region, tr.Region).Inc()
 			return resp, tr, nil
 		}
-		if from.Context().Err() != nil || !untouched(err, body) && (!idempotent(x.head.method) || body.read.Load()) {
+		if from.Context().Err() != nil || !untouched(err, body) && (!idempotent(x.head.method) || !body.whole()) {
 			break
 		}
 	}
@@ -160,39 +166,3 @@ func (x *exchange) forward(from *http.Request, coding string, body *bodyWatch, n
 	}
 	return resp, nil
 }
-
-// bodyWatch lends the client's body to one attempt after another, and knows whether any of it was read: what was read is
-// gone, so only an unread body can go elsewhere.
-type bodyWatch struct {
-	body io.ReadCloser
-	size int64
-	read atomic.Bool
-}
-
-func watchBody(r *http.Request) *bodyWatch {
-	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 {
-		return &bodyWatch{}
-	}
-	return &bodyWatch{body: r.Body, size: r.ContentLength}
-}
-
-func (b *bodyWatch) attach(out *http.Request) {
-	if b.body == nil {
-		out.Body, out.ContentLength, out.GetBody = nil, 0, nil
-		return
-	}
-	out.Body, out.ContentLength, out.GetBody = &watchedBody{b}, b.size, nil
-}
-
-type watchedBody struct{ b *bodyWatch }
-
-func (w *watchedBody) Read(p []byte) (int, error) {
-	n, err := w.b.body.Read(p)
-	if n > 0 {
-		w.b.read.Store(true)
-	}
-	return n, err
-}
-
-// Close leaves the client's body open: the next attempt may need it, and the server closes it in the end.
-func (w *watchedBody) Close() error { return nil }

@@ -197,11 +197,13 @@ func (f *fill) ask() (response *http.Response, err error) {
 	return checked(f.fetch(f.ctx, f.request))
 }
 
-// lose settles a fetch without an answer of its own.
+// lose settles a fetch without an answer of its own. One that ended with its client says nothing of the origin.
 func (f *fill) lose(now time.Time, err error, status int) {
-	f.revalidated(failed)
-	if f.prior != nil {
-		f.prior.failedAt.Store(now.UnixNano())
+	if f.ctx.Err() == nil {
+		f.revalidated(failed)
+		if f.prior != nil {
+			f.prior.failedAt.Store(now.UnixNano())
+		}
 	}
 	f.err, f.status = err, status
 	f.settle(lost)
@@ -254,8 +256,8 @@ func (f *fill) hand(response *http.Response, received time.Time, why refusal) {
 	f.c.logger.LogAttrs(f.ctx, slog.LevelDebug, "response not stored",
 		slog.String("host", f.key.Host), slog.String("path", f.key.Path),
 		slog.Int("status", response.StatusCode), slog.String("reason", string(why)))
-	if isOriginError(response.StatusCode) {
-		f.c.marks.set(f.key, received, markErrorFor)
+	if response.StatusCode >= 500 || response.StatusCode == http.StatusTooManyRequests {
+		f.c.marks.set(f.key, received, markErrorFor) // of the origin's state, not of what it has
 		if f.prior != nil {
 			f.prior.failedAt.Store(received.UnixNano())
 		}
@@ -305,7 +307,7 @@ func (f *fill) pump() {
 		}
 	}
 	f.body.Close()
-	f.c.store.forget(f)
+	f.c.store.unshare(f)
 	f.stream.finish(held, err, trailer)
 	if err != nil && !errors.Is(err, errNobody) && !errors.Is(err, context.Canceled) {
 		f.c.logger.Warn("a response body failed and was not stored", "host", f.key.Host, "path", f.key.Path, "error", err)
@@ -338,11 +340,11 @@ func (f *fill) store(held int) {
 // end gives back all that a fetch holds. A response that was handed on keeps the context until it is read.
 func (f *fill) end() {
 	f.timer.Stop()
-	f.c.store.forget(f)
 	if f.reserved > 0 {
 		f.c.store.budget.release(f.reserved)
 		f.reserved = 0
 	}
+	f.c.store.forget(f)
 	if f.verdict != handed {
 		f.cancel()
 	}
@@ -359,6 +361,10 @@ func checked(response *http.Response, err error) (*http.Response, error) {
 	}
 	if response.Body == nil {
 		response.Body = http.NoBody
+	}
+	if response.StatusCode < 200 || response.StatusCode > 999 {
+		response.Body.Close()
+		return nil, fmt.Errorf("the fetch returned status %d, which is not that of a final response", response.StatusCode)
 	}
 	if response.Header == nil {
 		response.Header = make(http.Header)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -145,7 +146,8 @@ func (x *exchange) writeStream(f *fill, place *reader, n note, result string) Ou
 		return out
 	}
 	err := x.copyStream(f, place, &out.Bytes)
-	if err == nil {
+	if err == nil && len(f.stream.trailer) > 0 {
+		x.flush() // or net/http may still choose a Content-Length, which leaves no place for trailers
 		x.writeTrailer(f.stream.trailer, nil)
 	}
 	out.Stored = f.stored.Load()
@@ -195,7 +197,7 @@ func (x *exchange) relay(response *http.Response, n note, result string) Outcome
 		}
 	}
 	var room [96]byte
-	h["Cache-Status"] = append(h["Cache-Status"][:len(h["Cache-Status"]):len(h["Cache-Status"])], string(n.append(room[:0])))
+	h["Cache-Status"] = append(slices.Clip(response.Header["Cache-Status"]), string(n.append(room[:0])))
 	bodiless := x.r.Method == http.MethodHead || status == http.StatusNotModified || status == http.StatusNoContent
 	for name := range response.Trailer {
 		if !bodiless {

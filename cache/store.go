@@ -2,6 +2,7 @@ package cache
 
 import (
 	"hash/maphash"
+	"maps"
 	"net/http"
 	"slices"
 	"sync"
@@ -24,8 +25,8 @@ type store struct {
 type shard struct {
 	mu      sync.RWMutex
 	urls    map[urlKey]*resource
-	flights map[flightKey]*fill // fetches that others may join
-	fills   map[urlKey][]*fill  // all fetches that may store
+	flights map[flightKey]*fill           // fetches that others may join
+	fills   map[urlKey]map[*fill]struct{} // all fetches that may store
 	results results
 	_       [64]byte // keeps neighbours off each other's cache lines
 }
@@ -60,7 +61,7 @@ func newStore(seed maphash.Seed, b *budget) *store {
 		sh := &s.shards[i]
 		sh.urls = make(map[urlKey]*resource)
 		sh.flights = make(map[flightKey]*fill)
-		sh.fills = make(map[urlKey][]*fill)
+		sh.fills = make(map[urlKey]map[*fill]struct{})
 	}
 	return s
 }
@@ -130,7 +131,7 @@ func (sh *shard) join(key Key, header http.Header, seen *object, start func() *f
 	}
 	f.flight = flightKey{f.key, fk.variant}
 	sh.flights[f.flight] = f
-	sh.fills[u] = append(sh.fills[u], f)
+	sh.enroll(u, f)
 	return f, true, nil
 }
 
@@ -140,7 +141,16 @@ func (s *store) enroll(f *fill) {
 	sh := s.shard(u)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	sh.fills[u] = append(sh.fills[u], f)
+	sh.enroll(u, f)
+}
+
+func (sh *shard) enroll(u urlKey, f *fill) {
+	fills := sh.fills[u]
+	if fills == nil {
+		fills = make(map[*fill]struct{})
+		sh.fills[f.key.url()] = fills
+	}
+	fills[f] = struct{}{}
 }
 
 // unshare keeps further requests from joining a fetch.
@@ -168,11 +178,10 @@ func (s *store) forget(f *fill) {
 func (sh *shard) forget(f *fill) {
 	sh.unshare(f)
 	u := f.key.url()
-	rest := slices.DeleteFunc(sh.fills[u], func(other *fill) bool { return other == f })
-	if len(rest) == 0 {
+	fills := sh.fills[u]
+	delete(fills, f)
+	if len(fills) == 0 {
 		delete(sh.fills, u)
-	} else {
-		sh.fills[u] = rest
 	}
 }
 
@@ -311,7 +320,7 @@ func (s *store) allFills() (all []*fill) {
 		sh := &s.shards[i]
 		sh.mu.RLock()
 		for _, fills := range sh.fills {
-			all = append(all, fills...)
+			all = slices.AppendSeq(all, maps.Keys(fills))
 		}
 		sh.mu.RUnlock()
 	}
@@ -365,7 +374,7 @@ func (s *store) purge(u urlKey, soft bool, issued, now time.Time) int {
 }
 
 func (sh *shard) purge(u urlKey, soft bool, issued, now time.Time) (out []*object) {
-	for _, f := range sh.fills[u] {
+	for f := range sh.fills[u] {
 		if f.began.After(issued) {
 			continue
 		}

@@ -194,9 +194,7 @@ func (b backend) Pools(service string) ([]admin.Pool, error) {
 			p.Panic = own.Status().Panic
 			p.Origins = b.origins(service)
 		} else {
-			for _, o := range pool.Origins {
-				p.Origins = append(p.Origins, admin.Origin{URL: o, State: routing.Unknown.String(), Detail: "checked by the nodes of " + r.Name, Breaker: "closed"})
-			}
+			p.Origins = b.remoteOrigins(service, r.Name, pool.Origins)
 		}
 		out = append(out, p)
 	}
@@ -219,6 +217,22 @@ func (b backend) origins(service string) []admin.Origin {
 			}
 		}
 		out = append(out, shown)
+	}
+	return out
+}
+
+// remoteOrigins are another region's origins, as its nodes report them.
+func (b backend) remoteOrigins(service, region string, urls []string) []admin.Origin {
+	var out []admin.Origin
+	for _, url := range urls {
+		o := admin.Origin{URL: url, State: routing.Unknown.String(), Detail: "no node of " + region + " has told yet"}
+		for _, m := range b.n.picture.Load().members {
+			state, told := m.report.Origins[service][url]
+			if m.Region == region && m.fresh && told {
+				o.State, o.Detail = state, "as "+m.Name+" sees it"
+			}
+		}
+		out = append(out, o)
 	}
 	return out
 }
@@ -259,6 +273,8 @@ func (b backend) Ready() (bool, []string) {
 		return true, nil
 	case mesh.Joining:
 		return false, []string{"the node has not joined the fleet and merged its registers yet"}
+	case mesh.Draining:
+		return false, []string{"the node or its region is drained"}
 	default:
 		return false, []string{"the node is " + string(s)}
 	}

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"fmt"
 	"math"
 	"net/netip"
 	"strings"
@@ -116,7 +115,5 @@ func (b backend) explainRoute(e *admin.Explanation, d steered, path string) {
 		e.Pool.Origins = b.origins(d.service)
 		return
 	}
-	for _, o := range pool.Origins {
-		e.Pool.Origins = append(e.Pool.Origins, admin.Origin{URL: o, State: routing.Unknown.String(), Breaker: "closed", Detail: fmt.Sprintf("checked by the nodes of %s", region)})
-	}
+	e.Pool.Origins = b.remoteOrigins(d.service, region, pool.Origins)
 }

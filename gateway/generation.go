@@ -12,6 +12,7 @@ import (
 	"landfall/configs"
 	"landfall/gateway/compress"
 	"landfall/gateway/proxy"
+	"landfall/gateway/server"
 	"landfall/gateway/upstream"
 	"landfall/healthcheck"
 )
@@ -50,7 +51,7 @@ func (n *Node) generate(c *configs.Config, old *generation) (_ *generation, err 
 		Compressor: compress.New(compress.Options{
 			Algorithms: c.Compression.Algorithms, MinSize: int64(c.Compression.MinSize), Types: c.Compression.Types, Metrics: n.metrics.compress,
 		}),
-		Locator: n.geo, Purger: n, HasCert: n.hasCert, HTTPSPort: httpsPort, Logger: n.log, Access: access, Metrics: n.metrics.proxy, Now: n.o.Now,
+		Locator: n.geo, Purger: n, HasCert: n.hasCert, BadBody: server.ErrMalformedBody, HTTPSPort: httpsPort, Logger: n.log, Access: access, Metrics: n.metrics.proxy, Now: n.o.Now,
 	}
 	if n.peers != nil {
 		o.Peers = n.peers

@@ -70,9 +70,12 @@ type Node struct {
 	requests   rate
 	purges     *purgeLog
 
-	building  sync.Mutex // one snapshot at a time
-	published string     // owned by watch: the report that the fleet has
-	toldToGo  bool       // owned by watch: connections are told to go because of a drain
+	building sync.Mutex // one snapshot at a time
+
+	// Owned by watch.
+	published   string // the report that the fleet has
+	publishedAt time.Time
+	toldToGo    bool // connections are told to go because of a drain
 
 	reloading  sync.Mutex
 	lastReload atomic.Pointer[reloadResult]

@@ -124,6 +124,10 @@ func heldText(held []server.Held) string {
 // setState tells the fleet, and this node's own snapshot, what the node is doing.
 func (n *Node) setState(s mesh.NodeState) {
 	n.state.Store(s)
+	n.tellState(s)
+}
+
+func (n *Node) tellState(s mesh.NodeState) {
 	if n.mesh != nil {
 		n.mesh.SetState(s)
 	}
@@ -200,23 +204,37 @@ func (n *Node) member(m mesh.Member, now time.Time) member {
 
 // ownReport is how this node sees its region's pools.
 func (n *Node) ownReport() report {
-	r := report{Pools: map[string]string{}}
+	r := report{Pools: map[string]string{}, Origins: map[string]map[string]string{}}
+	origins := 0
 	for name, p := range n.generation.Load().pools {
-		r.Pools[name] = p.Usable().String()
+		status := p.Status()
+		r.Pools[name] = status.State.String()
+		r.Origins[name] = map[string]string{}
+		for _, o := range status.Origins {
+			r.Origins[name][o.URL] = o.State.String()
+			origins++
+		}
+	}
+	if origins > maxReportOrigins {
+		r.Origins = nil
 	}
 	return r
 }
 
-// publishReport tells the fleet what ownReport says, if it says something new.
+// reportEvery is how often an unchanged report is renewed: one that isn't counts as stale, since its node may be stuck.
+const reportEvery = time.Second
+
+// publishReport tells the fleet what ownReport says: at once when it says something new, else once a second.
 func (n *Node) publishReport() {
 	if n.mesh == nil {
 		return
 	}
+	now := n.o.Now()
 	data, err := json.Marshal(n.ownReport())
-	if err != nil || string(data) == n.published {
+	if err != nil || string(data) == n.published && now.Sub(n.publishedAt) < reportEvery {
 		return
 	}
-	n.published = string(data)
+	n.published, n.publishedAt = string(data), now
 	n.mesh.Publish(data)
 }
 
@@ -268,21 +286,28 @@ func missingFrom(have, all []Drain) []Drain {
 	return out
 }
 
-// followDrain tells this node's connections to go once a drain of it or its region is older than DNS's memory: by then
-// clients that look the name up again are sent elsewhere.
+// followDrain makes a drain of this node or its region the node's own state, and tells its connections to go once the
+// drain is older than DNS's memory: by then clients that look the name up again are sent elsewhere.
 func (n *Node) followDrain() {
-	if n.state.Load() == mesh.Leaving {
+	state := n.state.Load().(mesh.NodeState)
+	if state != mesh.Serving && state != mesh.Draining {
 		return
 	}
 	wait := n.generation.Load().config.Shutdown.DNSWait.D()
-	leaving := false
+	want, leaving := mesh.Serving, false
 	for _, d := range n.picture.Load().drains {
-		mine := d.Kind == kindNode && d.Name == n.id.name || d.Kind == kindRegion && d.Name == n.id.region
-		leaving = leaving || mine && n.o.Now().Sub(d.Since) >= wait
+		if d.Kind == kindNode && d.Name == n.id.name || d.Kind == kindRegion && d.Name == n.id.region {
+			want = mesh.Draining
+			leaving = leaving || n.o.Now().Sub(d.Since) >= wait
+		}
+	}
+	// A stop may begin at the same moment: what it says of the node's state is the last word.
+	if want != state && n.state.CompareAndSwap(state, want) {
+		n.tellState(want)
 	}
 	if leaving != n.toldToGo {
 		n.toldToGo = leaving
-		n.server.SetLeaving(leaving)
+		n.server.SetLeaving(leaving || n.state.Load() == mesh.Leaving)
 	}
 }
 

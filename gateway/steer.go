@@ -23,16 +23,14 @@ type steered struct {
 
 // decide runs the decision for a client of a host.
 func (s steer) decide(host string, client netip.Addr, buf []routing.Choice) (steered, bool) {
-	service, index, ok := s.n.generation.Load().proxy.ServiceOf(host)
+	service, ok := s.n.generation.Load().proxy.ServiceOf(host)
 	if !ok {
 		return steered{}, false
 	}
 	out := steered{service: service, snapshot: s.n.snapshot.Load()}
-	if index >= len(out.snapshot.Services) || out.snapshot.Services[index].Name != service {
-		index = out.snapshot.Service(service) // a reload swaps the routes a moment before the snapshot
-		if index < 0 {
-			return steered{}, false
-		}
+	index := out.snapshot.Service(service)
+	if index < 0 {
+		return steered{}, false // a reload swaps the routes a moment before the snapshot
 	}
 	out.client, out.place = locate(s.n.geo, client)
 	out.decision = out.snapshot.Decide(buf, index, out.client)

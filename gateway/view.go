@@ -15,7 +15,13 @@ import (
 // report is the soft state that a node tells the fleet: how it sees its region's pools. It expires by itself.
 type report struct {
 	Pools map[string]string `json:"pools"` // by service: up, unknown or down
+	// Origins are for people who ask another region's node: by service and URL, up, unknown or down. Absent when there
+	// are more than maxReportOrigins.
+	Origins map[string]map[string]string `json:"origins,omitempty"`
 }
+
+// maxReportOrigins bounds a report: with URLs of ordinary length it stays well under mesh.MaxReport.
+const maxReportOrigins = 400
 
 // view is everything that a snapshot is made of, as plain values: the same view makes the same snapshot.
 type view struct {
@@ -113,9 +119,10 @@ func (v view) region(name string, members []member, obs []healthcheck.Observatio
 			continue
 		case m.State == mesh.Serving && !v.drained(kindNode, m.Name):
 			serving = append(serving, node)
-		case m.State == mesh.Leaving || m.State == mesh.Joining:
-			// Neither takes new traffic; a leaving node finishes what it has.
+		case m.State == mesh.Joining:
+			// It takes no traffic yet.
 		default:
+			// Drained, or leaving: it said so, so the region is not dead. At the worst it serves on until it is gone.
 			draining = append(draining, node)
 		}
 		f.live++

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -48,6 +49,10 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	var quiet silentError
 	if !errors.As(err, &quiet) {
 		fmt.Fprintf(stderr, "landfall: %v\n", err)
+		var problem *admin.Problem
+		if errors.As(err, &problem) && len(problem.Known) > 0 {
+			fmt.Fprintf(stderr, "known: %s\n", strings.Join(problem.Known, ", "))
+		}
 	}
 	return exitCode(err)
 }

@@ -145,7 +145,11 @@ func printExplanation(w io.Writer, e admin.Explanation) error {
 	if e.Pool != nil {
 		fmt.Fprintf(w, "pool         %s\n", e.Pool.Region)
 		for _, o := range e.Pool.Origins {
-			fmt.Fprintf(w, "             %s %s, breaker %s%s\n", o.URL, o.State, o.Breaker, paren(o.Detail))
+			breaker := ""
+			if o.Breaker != "" {
+				breaker = ", breaker " + o.Breaker
+			}
+			fmt.Fprintf(w, "             %s %s%s%s\n", o.URL, o.State, breaker, paren(o.Detail))
 		}
 	}
 	return nil

@@ -87,7 +87,7 @@ type Origin struct {
 	URL       string    `json:"url" doc:"Scheme, host and port."`
 	State     string    `json:"state" doc:"What its health checks say; unknown without checks or before the first." enum:"up,unknown,down"`
 	Detail    string    `json:"detail,omitempty" doc:"Why, in words: the last probe's failure."`
-	Breaker   string    `json:"breaker" doc:"Its circuit breaker." enum:"closed,half-open,open"`
+	Breaker   string    `json:"breaker,omitempty" doc:"Its circuit breaker on the answering node; absent for another region's origin." enum:"closed,half-open,open"`
 	InFlight  int       `json:"in_flight" doc:"Requests in flight from the node that reports it."`
 	LastProbe time.Time `json:"last_probe,omitzero" doc:"When it was last probed."`
 }

@@ -307,7 +307,9 @@ func TestStaleIfError(t *testing.T) {
 	}
 }
 
-func TestRefusalForUnknownErrors(t *testing.T) {
+func TestRefusalForErrors(t *testing.T) {
+	badBody := errors.New("chunk of nonsense")
+	p := &Proxy{o: Options{BadBody: badBody}}
 	for _, c := range []struct {
 		err  error
 		want reason
@@ -317,10 +319,11 @@ func TestRefusalForUnknownErrors(t *testing.T) {
 		{fmt.Errorf("wrapped: %w", refused(noRegion, "x")), noRegion},
 		{&upstream.Error{Cause: upstream.CauseTimeout, Err: errors.New("x")}, "timeout"},
 		{&upstream.Error{Cause: upstream.CauseCanceled, Err: context.Canceled}, clientGone},
+		{&upstream.Error{Cause: upstream.CauseCanceled, Err: fmt.Errorf("read the body: %w", badBody)}, malformed},
 		{&upstream.Error{Cause: "from the future", Err: errors.New("x")}, badGateway},
 		{&upstream.Error{Cause: upstream.CauseTooLarge, Err: &http.MaxBytesError{Limit: 1}}, bodyTooLarge},
 	} {
-		no := refusalFor(c.err)
+		no := p.refusalFor(c.err)
 		if no.reason != c.want || no.text == "" || bytes.Contains([]byte(no.text), []byte("boom")) {
 			t.Errorf("%v: %+v, want %s", c.err, no, c.want)
 		}

@@ -48,6 +48,7 @@ type Options struct {
 	Locator    Locator
 	Purger     Purger
 	HasCert    func(host string) bool // a certificate is held: plain HTTP is redirected
+	BadBody    error                  // what a read of a malformed request body fails with
 	HTTPSPort  string                 // of the HTTPS listener that redirects lead to; empty: no redirects
 	Logger     *slog.Logger
 	Access     *AccessLog

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"html"
-	"io"
-	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -82,7 +80,8 @@ var answers = map[reason]answer{
 }
 
 var causeTexts = map[reason]string{
-	bodyTooLarge:   "the request body is larger than this server takes",
+	bodyTooLarge:   "the request's body is larger than this service takes",
+	malformed:      "the request's body is malformed",
 	"all_ejected":  "none of the origins is healthy",
 	"breaker_open": "the origins failed too often and are given a rest",
 	"at_bound":     "the origins have as many requests as they may take",
@@ -92,7 +91,7 @@ var causeTexts = map[reason]string{
 }
 
 // refusalFor is what an error of the region and pool phases means to the client.
-func refusalFor(err error) *refusal {
+func (p *Proxy) refusalFor(err error) *refusal {
 	var no *refusal
 	if errors.As(err, &no) {
 		return no
@@ -106,6 +105,8 @@ func refusalFor(err error) *refusal {
 	switch {
 	case r == upstream.CauseTooLarge, errors.As(err, &tooLarge):
 		r = bodyTooLarge
+	case p.o.BadBody != nil && errors.Is(err, p.o.BadBody):
+		r = malformed
 	case r == "canceled", errors.Is(err, context.Canceled):
 		r = clientGone
 	}
@@ -119,19 +120,8 @@ func refusalFor(err error) *refusal {
 	return &refusal{reason: r, text: text, cause: err, noPool: !sent}
 }
 
-// brokenBody tells whether a request that seems given up by its client is one whose body breaks the grammar of HTTP: the
-// client is there, and its connection too.
-func (x *exchange) brokenBody(no *refusal) bool {
-	var network net.Error
-	return no.reason == clientGone && x.in.Context().Err() == nil &&
-		!errors.Is(no.cause, io.ErrUnexpectedEOF) && !errors.As(no.cause, &network)
-}
-
 // refuse writes the error page of a refusal, by the client's Accept, if nothing was written yet.
 func (x *exchange) refuse(no *refusal) {
-	if x.brokenBody(no) {
-		no = &refusal{reason: malformed, text: "the request body is malformed", cause: no.cause}
-	}
 	x.refusal = no
 	if x.w.wrote {
 		return

@@ -1,9 +1,11 @@
 package proxy
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 
 	"landfall/gateway/upstream"
@@ -93,18 +95,17 @@ func (x *exchange) elsewhere(from *http.Request, coding string, body *bodyWatch)
 	}
 	err := error(&refusal{reason: noRegion, text: "no region can serve this request now", noPool: true})
 	s := x.p.o.Snapshot()
-	service := x.match.service.index
-	if service >= len(s.Services) || s.Services[service].Name != x.match.service.name {
-		// A reload swaps the routes a moment before the snapshot, and requests in flight keep the routes they began with.
-		if service = s.Service(x.match.service.name); service < 0 {
-			return nil, trail{}, err
-		}
+	service := s.Service(x.match.service.name)
+	if service < 0 {
+		return nil, trail{}, err // a reload took the service away while this request was under way
 	}
 	key := routing.ClientKey(x.head.client)
 	var buf [maxRegions]routing.Choice
 	d := s.Decide(buf[:0], service, routing.Client{Point: s.Regions[x.p.self].Location, Key: key})
 	var tr trail
 	tried := 0
+	// Panic makes down regions candidates for clients, who have a second address. Here those that are up go first.
+	slices.SortStableFunc(d.Choices[:d.Usable], func(a, b routing.Choice) int { return cmp.Compare(a.State, b.State) })
 	for _, c := range d.Choices[:d.Usable] {
 		if c.Region == x.p.self || len(s.Regions[c.Region].Nodes) == 0 {
 			continue

@@ -2,10 +2,11 @@ package proxy
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/http/httptrace"
 	"net/textproto"
 	"strings"
@@ -278,19 +279,22 @@ func TestSnapshotOfAnotherConfig(t *testing.T) {
 
 // A request body that breaks the grammar is the client's fault, a 400, and no sign that it left.
 func TestMalformedBody(t *testing.T) {
-	g := newRig(t, one("", origin(t, served("here"))), nil)
-	c, err := net.Dial("tcp", g.h1.Listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	_, _ = fmt.Fprint(c, "POST / HTTP/1.1\r\nHost: shop.test\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nnonsense\r\n")
-	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	if _, body := read(t, resp); resp.StatusCode != http.StatusBadRequest || !strings.Contains(body, "malformed") {
-		t.Errorf("%d %s", resp.StatusCode, body)
+	bad := errors.New("malformed chunk")
+	g := newRig(t, one("", origin(t, served("here"))), func(o *Options) { o.BadBody = bad })
+	listener := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.Body = io.NopCloser(io.MultiReader(io.LimitReader(r.Body, 3), failing{bad})) // as gateway/server tells it
+		g.ServeHTTP(w, r)
+	}))
+	defer listener.Close()
+	for name, body := range map[string]io.Reader{"known": strings.NewReader("abcdef"), "chunked": struct{ io.Reader }{strings.NewReader("abcdef")}} {
+		r := g.request("POST", "/", body)
+		r.URL.Host = listener.Listener.Addr().String()
+		if resp, text := read(t, g.send(r)); resp.StatusCode != http.StatusBadRequest || !strings.Contains(text, "malformed") {
+			t.Errorf("%s: %d %s", name, resp.StatusCode, text)
+		}
 	}
 }
+
+type failing struct{ err error }
+
+func (f failing) Read([]byte) (int, error) { return 0, f.err }

@@ -45,7 +45,7 @@ func (x *exchange) serveCached() *refusal {
 	}
 	x.outcome = x.p.o.Cache.Serve(x.w, in, view, x.cachePolicy(), fetch)
 	if x.outcome.Err != nil {
-		return refusalFor(x.outcome.Err)
+		return x.p.refusalFor(x.outcome.Err)
 	}
 	if x.outcome.Aborted {
 		panic(http.ErrAbortHandler) // the client must see that the body is incomplete
@@ -70,7 +70,7 @@ func (x *exchange) servePeer() *refusal {
 	resp, tr, err := x.fetch(x.in.WithContext(ctx), strings.Join(x.in.Header["Accept-Encoding"], ", "), watchBody(x.in))
 	x.trail.Store(&tr)
 	if err != nil {
-		return refusalFor(err)
+		return x.p.refusalFor(err)
 	}
 	inbound(resp)
 	x.stream(resp)

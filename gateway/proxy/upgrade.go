@@ -16,7 +16,7 @@ func (x *exchange) serveUpgrade() *refusal {
 	resp, tr, err := x.fetch(x.in, "", watchBody(x.in))
 	x.trail.Store(&tr)
 	if err != nil {
-		return refusalFor(err)
+		return x.p.refusalFor(err)
 	}
 	if resp.StatusCode != http.StatusSwitchingProtocols {
 		inbound(resp)
@@ -116,7 +116,7 @@ func (x *exchange) serveTunnel() *refusal {
 	resp, tr, err := x.fetch(in, "", &bodyWatch{})
 	x.trail.Store(&tr)
 	if err != nil {
-		return refusalFor(err)
+		return x.p.refusalFor(err)
 	}
 	origin, ok := resp.Body.(io.ReadWriteCloser)
 	if resp.StatusCode != http.StatusSwitchingProtocols || !ok {

@@ -3,6 +3,8 @@ package upstream
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
@@ -73,7 +75,28 @@ func (a *attempt) send(r *http.Request, body *bodySource) (*http.Response, error
 	}
 	resp, err := a.lease.origin.transport.RoundTrip(out)
 	a.stopWaiting()
+	if err == nil {
+		if err = malformed(r, resp); err != nil {
+			_ = resp.Body.Close()
+			return nil, err
+		}
+	}
 	return resp, err
+}
+
+// malformed finds what net/http lets pass and nobody behind us can handle.
+func malformed(r *http.Request, resp *http.Response) error {
+	if resp.StatusCode < 100 { // RFC 9110 section 15; a server refuses to write it
+		return fmt.Errorf("malformed HTTP response: status %03d", resp.StatusCode)
+	}
+	if resp.StatusCode != http.StatusSwitchingProtocols {
+		return nil
+	}
+	// RFC 9110 sections 7.8 and 15.2.2: only to what the client offered, and it must say to which protocol.
+	if _, ok := resp.Body.(io.ReadWriteCloser); !ok || r.Header.Get("Upgrade") == "" {
+		return errors.New("malformed HTTP response: 101 without an upgrade that was asked for")
+	}
+	return nil
 }
 
 // gotConn is a hook of net/http: the request has a connection.

@@ -17,20 +17,47 @@ import (
 // TestHostileOrigins: what each kind of broken origin leads to, with one attempt, and that the slot is freed and the
 // breaker told.
 func TestHostileOrigins(t *testing.T) {
+	for name, tt := range hostileCases() {
+		t.Run(name, func(t *testing.T) {
+			p := newTestPool(t, PoolOptions{Origins: []string{tt.origin(t)}})
+			text, code, a, err := do(p, request(t, "GET", nil), tt.pol)
+			switch {
+			case tt.cause == "any" && err != nil:
+			case tt.cause != "":
+				wantError(t, err, tt.cause, tt.text)
+			case err != nil || !strings.Contains(text, tt.text):
+				t.Errorf("got %q, %v; want %q", text, err, tt.text)
+			}
+			if code != tt.code || a.Sent != tt.sent || a.Tries != 1 || a.Origin != p.origins[0].name {
+				t.Errorf("got code %d, %+v; want %d, sent %v", code, a, tt.code, tt.sent)
+			}
+			if s := p.Status().Origins[0]; s.Failures != tt.fails || s.InFlight != 0 || s.Requests != 1 {
+				t.Errorf("%+v, want %d failures", s, tt.fails)
+			}
+			if n := p.origins[0].breaker.cb.Counts(); uint64(n.TotalFailures) != tt.fails || n.TotalFailures+n.TotalSuccesses+n.TotalExclusions != 1 {
+				t.Errorf("the breaker counted %+v", n)
+			}
+		})
+	}
+}
+
+type hostileCase struct {
+	origin func(*testing.T) string
+	pol    RetryPolicy
+	cause  string // empty: no error
+	text   string // part of the error, or the body
+	code   int
+	sent   bool
+	fails  uint64
+}
+
+func hostileCases() map[string]hostileCase {
 	const ok = "HTTP/1.1 200 OK\r\n"
 	hang := func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }
 	stall := func(s string) func(net.Conn) {
-		return func(c net.Conn) { _, _ = io.WriteString(c, s); hang(c) }
+		return func(c net.Conn) { answer(s)(c); hang(c) }
 	}
-	tests := map[string]struct {
-		origin func(*testing.T) string
-		pol    RetryPolicy
-		cause  string // empty: no error
-		text   string // part of the error, or the body
-		code   int
-		sent   bool
-		fails  uint64
-	}{
+	return map[string]hostileCase{
 		"refuses": {
 			origin: func(t *testing.T) string { return refusing(t) },
 			cause:  CauseConnect, text: "connection refused", fails: 1,
@@ -58,6 +85,7 @@ func TestHostileOrigins(t *testing.T) {
 		"sends 1xx for ever": {
 			origin: func(t *testing.T) string {
 				return hostile(t, func(c net.Conn) {
+					answer("")(c)
 					for _, err := io.WriteString(c, "HTTP/1.1 103 Early Hints\r\n\r\n"); err == nil; {
 						_, err = io.WriteString(c, "HTTP/1.1 103 Early Hints\r\n\r\n")
 					}
@@ -69,6 +97,14 @@ func TestHostileOrigins(t *testing.T) {
 		"speaks no HTTP": {
 			origin: func(t *testing.T) string { return hostile(t, answer("220 mail ready\r\n")) },
 			cause:  CauseReset, text: "malformed HTTP", sent: true, fails: 1,
+		},
+		"status 000": {
+			origin: func(t *testing.T) string { return hostile(t, answer("HTTP/1.1 000 ?\r\nContent-Length: 0\r\n\r\n")) },
+			cause:  CauseReset, text: "status 000", sent: true, fails: 1,
+		},
+		"upgrades unasked": {
+			origin: func(t *testing.T) string { return hostile(t, answer(upgrade+"smuggled")) },
+			cause:  CauseReset, text: "101 without an upgrade", sent: true, fails: 1,
 		},
 		"huge header": {
 			origin: func(t *testing.T) string {
@@ -112,28 +148,6 @@ func TestHostileOrigins(t *testing.T) {
 		"501":  {origin: func(t *testing.T) string { return good(t, status(501)) }, text: "no", code: 501, sent: true},
 		"404":  {origin: func(t *testing.T) string { return good(t, status(404)) }, text: "no", code: 404, sent: true},
 		"fine": {origin: func(t *testing.T) string { return good(t, hello) }, text: "hello", code: 200, sent: true},
-	}
-	for name, tt := range tests {
-		t.Run(name, func(t *testing.T) {
-			p := newTestPool(t, PoolOptions{Origins: []string{tt.origin(t)}})
-			text, code, a, err := do(p, request(t, "GET", nil), tt.pol)
-			switch {
-			case tt.cause == "any" && err != nil:
-			case tt.cause != "":
-				wantError(t, err, tt.cause, tt.text)
-			case err != nil || !strings.Contains(text, tt.text):
-				t.Errorf("got %q, %v; want %q", text, err, tt.text)
-			}
-			if code != tt.code || a.Sent != tt.sent || a.Tries != 1 || a.Origin != p.origins[0].name {
-				t.Errorf("got code %d, %+v; want %d, sent %v", code, a, tt.code, tt.sent)
-			}
-			if s := p.Status().Origins[0]; s.Failures != tt.fails || s.InFlight != 0 || s.Requests != 1 {
-				t.Errorf("%+v, want %d failures", s, tt.fails)
-			}
-			if n := p.origins[0].breaker.cb.Counts(); uint64(n.TotalFailures) != tt.fails || n.TotalFailures+n.TotalSuccesses+n.TotalExclusions != 1 {
-				t.Errorf("the breaker counted %+v", n)
-			}
-		})
 	}
 }
 
@@ -190,7 +204,7 @@ func TestClientCancels(t *testing.T) {
 	})
 	t.Run("in the body", func(t *testing.T) {
 		p := newTestPool(t, PoolOptions{Origins: []string{hostile(t, func(c net.Conn) {
-			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nshort")
+			answer("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nshort")(c)
 			_, _ = io.Copy(io.Discard, c)
 		})}})
 		ctx, cancel := context.WithCancel(context.Background())

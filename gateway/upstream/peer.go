@@ -58,6 +58,7 @@ type peerNode struct {
 	conns   int
 	leader  chan struct{} // closed when the first dial is over; nil: none under way
 	dialErr error         // what the last dial failed of
+	waiting int           // requests that wait for leader
 }
 
 // NewPeerTransport makes a transport. CloseIdleConnections ends it.
@@ -148,15 +149,19 @@ func (t *PeerTransport) await(ctx context.Context, node string) (release func(),
 			t.mu.Unlock()
 			return sync.OnceFunc(func() { t.lead(node, n) }), nil
 		}
+		n.waiting++
 		t.mu.Unlock()
 		select {
 		case <-leader:
 		case <-ctx.Done():
-			return nil, context.Cause(ctx)
 		}
 		t.mu.Lock()
+		n.waiting--
 		err := n.dialErr
 		t.mu.Unlock()
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -210,7 +210,7 @@ const upgrade = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgr
 // TestUpgradedEnds: an upgraded connection ends when it is silent for the idle timeout, and when the client's request
 // ends.
 func TestUpgradedEnds(t *testing.T) {
-	origin := hostile(t, func(c net.Conn) { _, _ = io.WriteString(c, upgrade); _, _ = io.Copy(io.Discard, c) })
+	origin := hostile(t, func(c net.Conn) { answer(upgrade)(c); _, _ = io.Copy(io.Discard, c) })
 	for _, by := range []string{"silence", "client"} {
 		p := newTestPool(t, PoolOptions{Origins: []string{origin}})
 		ctx, cancel := context.WithCancel(context.Background())

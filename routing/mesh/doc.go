@@ -18,6 +18,6 @@
 // Neighbours: package gateway builds a Mesh, mounts Handler on the peer listener, and turns Members and Registers into
 // the snapshot that package routing decides on. This package decides nothing about traffic.
 //
-// The deciding parts are pure step functions with time passed in (reach, table, Clock, meta); the loops around them
+// The deciding parts are pure step functions with time passed in (reach, table, clock, meta); the loops around them
 // are thin.
 package mesh

@@ -101,5 +101,8 @@ func (m *Mesh) takeBeat(b beat, i info) error {
 	}
 	mb := m.member(b.Node, i)
 	m.settle(mb, m.heard(mb, b, i))
+	if mb.reach.standing == unreachable {
+		kick(m.beatKicks[b.Node]) // it speaks: see at once whether it can be reached again
+	}
 	return nil
 }

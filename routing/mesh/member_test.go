@@ -148,8 +148,12 @@ func TestReach(t *testing.T) {
 	if got := silenceLimit(250*ms, 0); got != time.Second {
 		t.Errorf("the silence limit is %s", got)
 	}
-	if got := beatTimeout(250*ms, 500*ms); got != 1750*ms {
+	r := reach{}.step(noon(), good, silence)
+	if got := r.timeout(noon().Add(250*ms), 250*ms, 500*ms); got != 1750*ms {
 		t.Errorf("a beat over half a second of path may take %s", got)
+	}
+	if got := r.timeout(noon().Add(time.Hour), 250*ms, 500*ms); got != 1250*ms {
+		t.Errorf("an overdue beat may take %s", got)
 	}
 }
 

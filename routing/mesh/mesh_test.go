@@ -170,3 +170,13 @@ func TestCutOffNodeIsMissing(t *testing.T) {
 		t.Errorf("c, which is cut off but not yet known to be dead, must be named: %+v, %v", ack, err)
 	}
 }
+
+func TestFleetFormsOverSlowPaths(t *testing.T) {
+	f := newFleet(t)
+	slow := func(o *Options) { o.Delay = func(string) time.Duration { return 20 * time.Millisecond } }
+	a := f.start("a", slow)
+	b := f.start("b", slow, a)
+	whole(t, a, b)
+	a.SetState(Draining)
+	eventually(t, "gossip brings the state too", func() bool { return b.sees("a").State == Draining })
+}

@@ -52,7 +52,7 @@ type Options struct {
 	Rand      func() float64   // in [0,1), for jitter; safe for concurrent use; default math/rand/v2
 
 	// Delay is the simulated one-way delay of gossip packets to nodes of a region (labs and drills); negative: cut off,
-	// packets are lost and streams refused. It must not block. nil: none.
+	// packets are lost and streams refused, in this direction only. It must not block. nil: none.
 	Delay func(region string) time.Duration
 
 	// OnRegister is called for each register newly learnt or changed, this node's own and (when Run begins) those read

@@ -159,11 +159,11 @@ func (m *Mesh) pause(name string, how outcome, took time.Duration) time.Duration
 
 // beatOnce sends one heartbeat and takes the answer. same tells that the peer's registers are this node's.
 func (m *Mesh) beatOnce(ctx context.Context, name string) (how outcome, same bool) {
-	b, rtt, ok := m.makeBeat(name)
+	b, timeout, ok := m.makeBeat(name)
 	if !ok {
 		return missed, false
 	}
-	bctx, cancel := context.WithTimeout(ctx, beatTimeout(m.opt.Heartbeat, rtt))
+	bctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	m.metrics.sent("beat")
 	raw, took, err := m.post(bctx, name, pathBeat, encode(b), maxBeat)
@@ -200,7 +200,7 @@ func classify(err error) outcome {
 	return refused
 }
 
-// makeBeat is what this node has to tell a peer, and the round trip to expect; false when the peer isn't known.
+// makeBeat is what this node has to tell a peer, and how long that may take; false when the peer isn't known.
 func (m *Mesh) makeBeat(to string) (beat, time.Duration, bool) {
 	digest := m.registry.digest()
 	now := m.opt.Now()
@@ -221,7 +221,7 @@ func (m *Mesh) makeBeat(to string) (beat, time.Duration, bool) {
 			b.Report = m.report
 		}
 	}
-	return b, mb.rtt, true
+	return b, mb.reach.timeout(now, m.opt.Heartbeat, mb.rtt), true
 }
 
 // takeAnswer learns from how a beat ended: same tells that the registers are equal, fell that the peer has just become

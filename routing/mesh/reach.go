@@ -69,9 +69,15 @@ func silenceLimit(beat, rtt time.Duration) time.Duration {
 	return max(4*beat, time.Second) + 2*rtt
 }
 
-// beatTimeout is how long one beat may take: such that the first beat to go unanswered ends just when the silence limit
-// is reached.
-func beatTimeout(beat, rtt time.Duration) time.Duration { return silenceLimit(beat, rtt) - beat }
+// timeout is how long the next beat may take: until the silence limit is reached, so that the first beat to go unanswered
+// decides; but never less than an answer needs.
+func (r reach) timeout(now time.Time, beat, rtt time.Duration) time.Duration {
+	limit := silenceLimit(beat, rtt)
+	if r.standing != reachable {
+		return limit
+	}
+	return max(limit-now.Sub(r.since), beat+2*rtt)
+}
 
 // smooth is the running round trip after one more sample, by the weight of RFC 6298 section 2.3.
 func smooth(old, sample time.Duration) time.Duration {

@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
@@ -51,10 +52,7 @@ func (r Register) expired(now time.Time) bool {
 // supersedes tells whether r replaces o. Two writes never bear one stamp unless a node lost its disk and its clock at
 // once; the bytes then decide, so that every node decides the same.
 func (r Register) supersedes(o Register) bool {
-	if c := r.Stamp.Compare(o.Stamp); c != 0 {
-		return c > 0
-	}
-	return bytes.Compare(encode(r), encode(o)) > 0
+	return cmp.Or(r.Stamp.Compare(o.Stamp), bytes.Compare(r.Value, o.Value), cmp.Compare(r.TTL, o.TTL), cmp.Compare(r.By, o.By)) > 0
 }
 
 // canonical checks a register's bounds and compacts its value, so that equal registers have equal bytes on all nodes.
@@ -107,9 +105,19 @@ func bucket(key string) int {
 	return int(h.Sum32() % buckets)
 }
 
-// fingerprint identifies a register's content. It is part of the protocol.
+// fingerprint identifies a register's content: of SHA-256 over its parts, each text after its length, the first eight
+// bytes. It is part of the protocol.
 func (r Register) fingerprint() uint64 {
-	sum := sha256.Sum256(encode(r))
+	var scratch [512]byte
+	b := scratch[:0]
+	for _, text := range []string{r.Key, r.Stamp.Node, r.By} {
+		b = binary.AppendUvarint(b, uint64(len(text)))
+		b = append(b, text...)
+	}
+	b = binary.BigEndian.AppendUint64(b, uint64(r.Stamp.Wall))
+	b = binary.BigEndian.AppendUint32(b, r.Stamp.Logical)
+	b = binary.BigEndian.AppendUint64(b, uint64(r.TTL))
+	sum := sha256.Sum256(append(b, r.Value...))
 	return binary.BigEndian.Uint64(sum[:8])
 }
 

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
-	"sync/atomic"
 
 	"landfall/gateway/upstream"
 	"landfall/routing"
@@ -39,7 +38,7 @@ func (x *exchange) fetch(from *http.Request, coding string, body *bodyWatch) (*h
 		return resp, tr, err
 	}
 	// The pool failed before its health said so. Another region may serve what was not sent, or is safe to send twice.
-	if untouched(err, body) || (idempotent(x.head.method) && !body.read.Load()) {
+	if untouched(err, body) || (idempotent(x.head.method) && body.whole()) {
 		if resp2, tr2, err2 := x.elsewhere(from, coding, body); err2 == nil {
 			return resp2, tr2, nil
 		}
@@ -49,7 +48,7 @@ func (x *exchange) fetch(from *http.Request, coding string, body *bodyWatch) (*h
 
 // untouched tells whether a failed attempt left the request unsent and its body whole.
 func untouched(err error, body *bodyWatch) bool {
-	if body.read.Load() {
+	if !body.whole() {
 		return false
 	}
 	var up *upstream.Error
@@ -124,7 +123,7 @@ func (x *exchange) elsewhere(from *http.Request, coding string, body *bodyWatch)
 			x.p.o.Metrics.forwarded.WithLabelValues(x.p.o.Region, tr.Region).Inc()
 			return resp, tr, nil
 		}
-		if from.Context().Err() != nil || !untouched(err, body) && (!idempotent(x.head.method) || body.read.Load()) {
+		if from.Context().Err() != nil || !untouched(err, body) && (!idempotent(x.head.method) || !body.whole()) {
 			break
 		}
 	}
@@ -168,39 +167,3 @@ func (x *exchange) forward(from *http.Request, coding string, body *bodyWatch, n
 	}
 	return resp, nil
 }
-
-// bodyWatch lends the client's body to one attempt after another, and knows whether any of it was read: what was read is
-// gone, so only an unread body can go elsewhere.
-type bodyWatch struct {
-	body io.ReadCloser
-	size int64
-	read atomic.Bool
-}
-
-func watchBody(r *http.Request) *bodyWatch {
-	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 {
-		return &bodyWatch{}
-	}
-	return &bodyWatch{body: r.Body, size: r.ContentLength}
-}
-
-func (b *bodyWatch) attach(out *http.Request) {
-	if b.body == nil {
-		out.Body, out.ContentLength, out.GetBody = nil, 0, nil
-		return
-	}
-	out.Body, out.ContentLength, out.GetBody = &watchedBody{b}, b.size, nil
-}
-
-type watchedBody struct{ b *bodyWatch }
-
-func (w *watchedBody) Read(p []byte) (int, error) {
-	n, err := w.b.body.Read(p)
-	if n > 0 {
-		w.b.read.Store(true)
-	}
-	return n, err
-}
-
-// Close leaves the client's body open: the next attempt may need it, and the server closes it in the end.
-func (w *watchedBody) Close() error { return nil }

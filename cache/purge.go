@@ -136,3 +136,26 @@ func (sh *shard) purge(u urlKey, gen uint64, soft bool, now time.Time) (out []*o
 	}
 	return out
 }
+
+// PurgeEverything takes all objects of all services.
+func (c *Cache) PurgeEverything() (objects int) {
+	defer c.wantSweep()
+	return c.generations.purgeAll(c.now())
+}
+
+// purgeAll purges every service that anything stored or under way is of.
+func (g *generations) purgeAll(now time.Time) (objects int) {
+	for i := range g.parts {
+		p := &g.parts[i]
+		p.mu.Lock()
+		for _, c := range p.cells {
+			if c.kind == ofService {
+				c.set(g.now.Add(1), false, now)
+				objects += int(c.live)
+				c.live = 0
+			}
+		}
+		p.mu.Unlock()
+	}
+	return objects
+}

@@ -18,6 +18,7 @@ func (c *Cache) wantSweep() {
 
 // sweep gives back what purged objects hold, behind the purges. It runs until the cache is closed.
 func (c *Cache) sweep() {
+	took := time.Duration(0)
 	rest := time.NewTimer(0)
 	defer rest.Stop()
 	for {
@@ -26,14 +27,15 @@ func (c *Cache) sweep() {
 		case <-c.closing:
 			return
 		}
-		began := c.now()
-		c.sweepOnce()
-		rest.Reset(max(sweepRest, sweepShare*c.now().Sub(began)))
+		rest.Reset(max(sweepRest, sweepShare*took)) // more purges may come meanwhile
 		select {
 		case <-rest.C:
 		case <-c.closing:
 			return
 		}
+		began := c.now()
+		c.sweepOnce()
+		took = c.now().Sub(began)
 	}
 }
 

@@ -85,6 +85,8 @@ type Health struct {
 type Cache struct {
 	Memory    Size `yaml:"memory" doc:"Bytes of memory for cached objects, overhead included; 0 switches the cache off." default:"256MiB" min:"0"`
 	MaxObject Size `yaml:"max_object" doc:"Largest body that is stored; a larger one passes through." default:"32MiB" min:"1KiB"`
+
+	Isolation Duration `yaml:"isolation" doc:"A node that is cut off from the mesh for longer confirms each cached object with its origin before it serves it, since it can't hear of purges. 0s: never." default:"30s" min:"0s" max:"24h"`
 }
 
 // Compression configures compression towards clients.

@@ -50,6 +50,9 @@ type nodeMetrics struct {
 	drained *prometheus.GaugeVec
 	hash    *prometheus.GaugeVec
 	purges  prometheus.Histogram
+
+	purged, purgeGaps prometheus.Counter
+	cutOff            prometheus.Gauge
 }
 
 func newNodeMetrics(reg prometheus.Registerer) *nodeMetrics {
@@ -64,7 +67,13 @@ func newNodeMetrics(reg prometheus.Registerer) *nodeMetrics {
 			Help:    "Time from a purge's acceptance at this node until every live node had applied it.",
 			Buckets: []float64{.001, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}}),
 	}
-	reg.MustRegister(m.healthy, m.drained, m.hash, m.purges)
+	m.purged = prometheus.NewCounter(prometheus.CounterOpts{Name: "landfall_purges_total",
+		Help: "Purges that this node has applied; one with very many targets counts as several."})
+	m.purgeGaps = prometheus.NewCounter(prometheus.CounterOpts{Name: "landfall_purge_gaps_total",
+		Help: "Times that this node had missed purges for good and dropped all it had cached."})
+	m.cutOff = prometheus.NewGauge(prometheus.GaugeOpts{Name: "landfall_cache_isolated",
+		Help: "1 while the node is cut off from the mesh and confirms each cached object with its origin."})
+	reg.MustRegister(m.healthy, m.drained, m.hash, m.purges, m.purged, m.purgeGaps, m.cutOff)
 	return m
 }
 

@@ -29,7 +29,13 @@ import (
 	"landfall/gateway/certs"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m,
+		// memberlist's Shutdown does not wait for a probe that is under way; it ends with its timeout.
+		goleak.IgnoreAnyFunction("github.com/hashicorp/memberlist.(*Memberlist).probeNode"),
+		goleak.IgnoreAnyFunction("github.com/hashicorp/memberlist.(*Memberlist).handleIndirectPing.func3"),
+	)
+}
 
 // long bounds what must happen, in tests that would otherwise hang.
 const long = 20 * time.Second

@@ -88,7 +88,7 @@ func (a *API) changingOperations() []operation {
 		drain(http.MethodPut, "drainNode", "Move traffic away from a node", "/v1/nodes/{node}/drain", DrainNode),
 		drain(http.MethodDelete, "undrainNode", "End a node's drain", "/v1/nodes/{node}/drain", DrainNode),
 		{method: http.MethodPost, path: "/v1/purge", id: "purge", summary: "Invalidate cached objects on every node",
-			scope: scopePurge, query: []parameter{timeoutParameter}, body: PurgeRequest{}, result: PurgeResult{},
+			scope: scopePurge, query: []parameter{waitParameter, timeoutParameter}, body: PurgeRequest{}, result: PurgeResult{},
 			errors: []int{http.StatusNotFound}, handle: a.purge},
 	}
 }

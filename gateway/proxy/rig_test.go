@@ -60,7 +60,7 @@ type rig struct {
 func (g *rig) Lookup(netip.Addr) (geo.Place, bool) { return g.place, g.place.Country != "" }
 
 // PurgeURL implements Purger: on this node's cache alone.
-func (g *rig) PurgeURL(_ context.Context, service, url string) (int, []string, error) {
+func (g *rig) PurgeURL(_ context.Context, service, url string, soft bool) (int, []string, error) {
 	g.mu.Lock()
 	g.purged = append(g.purged, service+" "+url)
 	g.mu.Unlock()
@@ -71,7 +71,8 @@ func (g *rig) PurgeURL(_ context.Context, service, url string) (int, []string, e
 	if err != nil {
 		return 0, nil, err
 	}
-	return g.cache.Purge(cache.Purge{Service: service, Host: host, Path: path, RawQuery: query}), nil, nil
+	removed, _ := g.cache.Purge(cache.Purge{Service: service, Host: host, Path: path, RawQuery: query, Soft: soft})
+	return removed, nil, nil
 }
 
 // newRig builds a chain from a config; edit changes its options before they are used.

@@ -119,7 +119,7 @@ func copyFlushing(w *responseWriter, body io.Reader, buf []byte, flush bool) err
 	}
 }
 
-// purge answers the PURGE method: from the addresses that the service allows, on every node.
+// purge answers the PURGE method: from the addresses that the service allows, on every node. Soft-Purge: 1 makes it soft.
 func (x *exchange) purge() *refusal {
 	allowed := false
 	for _, p := range x.match.service.config.Purgers {
@@ -131,7 +131,7 @@ func (x *exchange) purge() *refusal {
 	url := x.head.scheme + "://" + x.in.Host + x.head.uri()
 	ctx, cancel := context.WithTimeout(x.in.Context(), purgeTimeout)
 	defer cancel()
-	removed, missing, err := x.p.o.Purger.PurgeURL(ctx, x.match.service.name, url)
+	removed, missing, err := x.p.o.Purger.PurgeURL(ctx, x.match.service.name, url, x.in.Header.Get("Soft-Purge") == "1")
 	if err != nil {
 		return &refusal{reason: badGateway, text: "the purge could not be stored", cause: err}
 	}

@@ -31,7 +31,7 @@ func (n *Node) generate(c *configs.Config, old *generation) (_ *generation, err 
 	g := &generation{config: c, pools: map[string]*upstream.Pool{}}
 	defer func() {
 		if err != nil {
-			g.release(old)
+			g.end(old)
 		}
 	}()
 	for name := range c.Services {
@@ -85,13 +85,19 @@ func samePool(a, b *configs.Config, service, region string) bool {
 	return slices.Equal(pa.Origins, pb.Origins) && ca.Breaker == cb.Breaker && (ca.Check == nil) == (cb.Check == nil) && a.Health.Panic == b.Health.Panic
 }
 
-// release closes what g does not share with the generation that goes on. Requests in flight on a closed pool finish.
+// release closes the pools that g does not share with the generation that goes on. Requests in flight on a closed pool
+// finish, and are logged: the access log's file stays open until the last of them is gone, when the runtime closes it.
 func (g *generation) release(keep *generation) {
 	for name, p := range g.pools {
 		if keep == nil || keep.pools[name] != p {
 			p.Close()
 		}
 	}
+}
+
+// end closes all that g does not share with keep. No request may use it any more.
+func (g *generation) end(keep *generation) {
+	g.release(keep)
 	if g.closer != nil {
 		_ = g.closer.Close() // only ever appended to
 	}
@@ -140,7 +146,7 @@ func (n *Node) Reload() error {
 	defer n.reloading.Unlock()
 	err := n.reload()
 	if err != nil {
-		n.lastReload.Store(&reloadResult{err: err.Error()})
+		n.lastReload.Store(&reloadResult{at: n.lastReload.Load().at, err: err.Error()})
 		n.event("config.refused", n.o.ConfigFile, err.Error())
 		return err
 	}
@@ -161,7 +167,7 @@ func (n *Node) reload() error {
 		return err
 	}
 	if err := n.reloadFiles(c); err != nil {
-		g.release(old)
+		g.end(old)
 		return err
 	}
 	n.generation.Store(g)
@@ -190,13 +196,13 @@ func (n *Node) reloadFiles(c *configs.Config) error {
 			return fmt.Errorf("read dns.geoip again: %w", err)
 		}
 	}
-	if n.dns != nil {
-		if err := n.dns.SetConfig(dnsZones(c), c.DNS.Answers); err != nil {
+	if n.certs != nil {
+		if err := n.certs.Reload(c.TLS.Certificates); err != nil {
 			return err
 		}
 	}
-	if n.certs != nil {
-		return n.certs.Reload(c.TLS.Certificates)
+	if n.dns != nil { // last, as validation has seen to it that it takes the zones
+		return n.dns.SetConfig(dnsZones(c), c.DNS.Answers)
 	}
 	return nil
 }

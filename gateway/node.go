@@ -306,7 +306,7 @@ func (n *Node) openGeneration(c *configs.Config) error {
 		return err
 	}
 	n.generation.Store(g)
-	n.closers = append(n.closers, func() { n.generation.Load().release(nil) })
+	n.closers = append(n.closers, func() { n.generation.Load().end(nil) })
 	n.checker = healthcheck.NewChecker(healthcheck.Options{
 		Targets: g.targets(n.id.region), OnChange: n.originChanged, Now: n.o.Now, Logger: n.log, Metrics: n.metrics.health,
 	})

@@ -29,7 +29,10 @@ import (
 	"landfall/gateway/certs"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain looks for leaks. A connection that net/http has given up lingers for half a second of its own accord.
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))
+}
 
 // long bounds what must happen, in tests that would otherwise hang.
 const long = 20 * time.Second

@@ -22,6 +22,7 @@ import (
 // 192.0.2.0/24, 198.51.100.0/24 and 203.0.113.0/24 lie at ap, eu and us.
 type testFleet struct {
 	t       *testing.T
+	net     int // third byte of the addresses
 	site    *site
 	port    []string // http, https, dns, mesh, peer, admin
 	file    string
@@ -33,9 +34,10 @@ type testFleet struct {
 
 var fleetClients = map[string]string{"ap": "192.0.2.7", "eu": "198.51.100.7", "us": "203.0.113.7"}
 
-func newFleet(t *testing.T) *testFleet {
+// newFleet starts a fleet on 127.0.net.0/24, which no other test may use: fleets run at the same time.
+func newFleet(t *testing.T, net int) *testFleet {
 	t.Helper()
-	f := &testFleet{t: t, regions: []string{"ap", "eu", "us"}, origins: map[string]*httptest.Server{}, nodes: map[string]*process{}, data: map[string]string{}}
+	f := &testFleet{t: t, net: net, regions: []string{"ap", "eu", "us"}, origins: map[string]*httptest.Server{}, nodes: map[string]*process{}, data: map[string]string{}}
 	f.port = ports(t, 6, f.host("ap"), f.host("eu"), f.host("us"))
 	f.site = newSite(t, "ap-1", "eu-1", "us-1")
 	f.site.places(t, map[string][2]float64{"192.0.2.0/24": {1.35, 103.99}, "198.51.100.0/24": {53.35, -6.26}, "203.0.113.0/24": {38.95, -77.45}})
@@ -45,7 +47,10 @@ func newFleet(t *testing.T) *testFleet {
 	}
 	f.file = write(t, f.site.file("fleet.yaml"), f.config(""))
 	for _, r := range f.regions {
-		f.start(r)
+		f.launch(r)
+	}
+	for _, r := range f.regions {
+		f.nodes[r].awaitReady()
 	}
 	f.settle()
 	return f
@@ -53,7 +58,7 @@ func newFleet(t *testing.T) *testFleet {
 
 // host is the loopback address of a region's node.
 func (f *testFleet) host(region string) string {
-	return fmt.Sprintf("127.0.90.%d", 1+slices.Index(f.regions, region))
+	return fmt.Sprintf("127.0.%d.%d", f.net, 1+slices.Index(f.regions, region))
 }
 
 func (f *testFleet) at(region string, port int) string {
@@ -74,7 +79,7 @@ services:
     hosts: [shop.test, "*.shop.test"]
     debug: true
     purgers: [127.0.0.0/8]
-    pool: {check: {path: /, interval: 200ms, timeout: 200ms, rise: 1, fall: 3}}
+    pool: {check: {path: /, interval: 200ms, timeout: 200ms, rise: 1, fall: 3}, breaker: {open: 500ms}}
     pools: {ap: {origins: ["%s"]}, eu: {origins: ["%s"]}, us: {origins: ["%s"]}}
 %s`, f.port[0], f.port[1], f.port[2], f.port[3], f.port[4], f.at("ap", 3), f.at("us", 3), f.site.key,
 		f.origins["ap"].URL, f.origins["eu"].URL, f.origins["us"].URL, extra)
@@ -107,9 +112,9 @@ func (f *testFleet) startOrigin(region, addr string) {
 	f.t.Cleanup(func() { s.CloseClientConnections(); s.Close() })
 }
 
-func (f *testFleet) start(region string) {
+func (f *testFleet) launch(region string) {
 	f.t.Helper()
-	f.nodes[region] = start(f.t, Options{
+	f.nodes[region] = launch(f.t, Options{
 		ConfigFile: f.file, Name: region + "-1", Region: region, Bind: f.host(region), DataDir: f.data[region], Admin: f.at(region, 5),
 	})
 }
@@ -157,7 +162,8 @@ func (f *testFleet) get(region, path string) (*http.Response, string) {
 }
 
 func TestFleetServesTheNearest(t *testing.T) {
-	f := newFleet(t)
+	t.Parallel()
+	f := newFleet(t, 91)
 	for _, node := range f.regions {
 		for client, want := range map[string]string{"ap": "ap eu", "eu": "eu us", "us": "us eu"} {
 			if got := f.answers(node, client); got != want {
@@ -198,7 +204,8 @@ func (f *testFleet) explainIsDNS() {
 
 // A drain set on one node is known to all, DNS stops naming what is drained, and explain says why.
 func TestDrainIsKnownToAll(t *testing.T) {
-	f := newFleet(t)
+	t.Parallel()
+	f := newFleet(t, 92)
 	ctx := t.Context()
 	for _, target := range []admin.DrainTarget{{Kind: admin.DrainRegion, Name: "us"}, {Kind: admin.DrainNode, Name: "us-1"}} {
 		res, err := f.nodes["eu"].admin.Drain(ctx, target, admin.DrainSpec{Reason: "works"}, 5*time.Second)
@@ -248,7 +255,8 @@ func TestDrainIsKnownToAll(t *testing.T) {
 
 // A purge removes on every node and tells how many; a second one says that nothing was found.
 func TestPurgeEverywhere(t *testing.T) {
-	f := newFleet(t)
+	t.Parallel()
+	f := newFleet(t, 93)
 	ctx := t.Context()
 	for _, r := range f.regions {
 		f.get(r, "/cached")
@@ -302,7 +310,8 @@ func TestPurgeEverywhere(t *testing.T) {
 
 // A node that falls silent leaves DNS; when it comes back it is named again, with the drains set meanwhile.
 func TestKilledRegion(t *testing.T) {
-	f := newFleet(t)
+	t.Parallel()
+	f := newFleet(t, 94)
 	begun := time.Now()
 	go f.nodes["us"].cut()
 	for _, node := range []string{"ap", "eu"} {
@@ -323,7 +332,8 @@ func TestKilledRegion(t *testing.T) {
 	if _, err := f.nodes["eu"].admin.Drain(t.Context(), drain, admin.DrainSpec{}, 5*time.Second); err != nil {
 		t.Fatal(err)
 	}
-	f.start("us")
+	f.launch("us")
+	f.nodes["us"].awaitReady()
 	if list, err := f.nodes["us"].admin.Drains(t.Context()); err != nil || len(list) != 1 {
 		t.Errorf("a node that is ready knows the drains: %+v %v", list, err)
 	}
@@ -333,7 +343,8 @@ func TestKilledRegion(t *testing.T) {
 // With a region's pool down its node serves through another region, for WebSockets too; reports carry the verdict, and
 // stay fresh.
 func TestPoolOfARegionDown(t *testing.T) {
-	f := newFleet(t)
+	t.Parallel()
+	f := newFleet(t, 95)
 	addr := f.origins["eu"].Listener.Addr().String()
 	f.origins["eu"].CloseClientConnections()
 	f.origins["eu"].Close()

@@ -53,6 +53,9 @@ func blocking(t testing.TB) (url string, begun chan struct{}, release chan struc
 }
 
 func aloneWith(u, routes, extra string) string {
+	if !strings.Contains(extra, "observe") {
+		extra += "\nobserve: {access_log: {path: off}}"
+	}
 	return fmt.Sprintf(`
 listen: {http: ["127.0.0.1:0"]}
 services:

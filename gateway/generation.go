@@ -31,7 +31,7 @@ func (n *Node) generate(c *configs.Config, old *generation) (_ *generation, err 
 	g := &generation{config: c, pools: map[string]*upstream.Pool{}}
 	defer func() {
 		if err != nil {
-			g.end(old)
+			g.release(old)
 		}
 	}()
 	for name := range c.Services {
@@ -85,21 +85,17 @@ func samePool(a, b *configs.Config, service, region string) bool {
 	return slices.Equal(pa.Origins, pb.Origins) && ca.Breaker == cb.Breaker && (ca.Check == nil) == (cb.Check == nil) && a.Health.Panic == b.Health.Panic
 }
 
-// release closes the pools that g does not share with the generation that goes on. Requests in flight on a closed pool
-// finish, and are logged: the access log's file stays open until the last of them is gone, when the runtime closes it.
+// release closes what g does not share with the generation that goes on. Requests in flight on a closed pool finish.
 func (g *generation) release(keep *generation) {
 	for name, p := range g.pools {
 		if keep == nil || keep.pools[name] != p {
 			p.Close()
 		}
 	}
-}
-
-// end closes all that g does not share with keep. No request may use it any more.
-func (g *generation) end(keep *generation) {
-	g.release(keep)
-	if g.closer != nil {
-		_ = g.closer.Close() // only ever appended to
+	if g.closer != nil && keep == nil {
+		// Only ever appended to. After a reload, requests in flight still log to the old file: it is closed when the last
+		// reference to it goes.
+		_ = g.closer.Close()
 	}
 }
 
@@ -166,10 +162,12 @@ func (n *Node) reload() error {
 	if err != nil {
 		return err
 	}
-	if err := n.reloadFiles(c); err != nil {
-		g.end(old)
+	commit, err := n.reloadFiles(c)
+	if err != nil {
+		g.release(old)
 		return err
 	}
+	commit()
 	n.generation.Store(g)
 	n.checker.Update(g.targets(n.id.region))
 	n.seedPools(g)
@@ -189,22 +187,26 @@ func (n *Node) seedPools(g *generation) {
 	}
 }
 
-// reloadFiles reads the files that a config names, and has the last word on a reload: nothing after it can fail.
-func (n *Node) reloadFiles(c *configs.Config) error {
+// reloadFiles reads the files that a config names and does all of a reload that can fail. Nothing but the map of places,
+// whose path can't have changed, is in force before commit.
+func (n *Node) reloadFiles(c *configs.Config) (commit func(), err error) {
+	commit = func() {}
+	if n.certs != nil {
+		if commit, err = n.certs.Prepare(c.TLS.Certificates); err != nil {
+			return nil, err
+		}
+	}
 	if n.geo != nil {
 		if err := n.geo.Reload(); err != nil {
-			return fmt.Errorf("read dns.geoip again: %w", err)
+			return nil, fmt.Errorf("read dns.geoip again: %w", err)
 		}
 	}
-	if n.certs != nil {
-		if err := n.certs.Reload(c.TLS.Certificates); err != nil {
-			return err
+	if n.dns != nil {
+		if err := n.dns.SetConfig(dnsZones(c), c.DNS.Answers); err != nil {
+			return nil, err
 		}
 	}
-	if n.dns != nil { // last, as validation has seen to it that it takes the zones
-		return n.dns.SetConfig(dnsZones(c), c.DNS.Answers)
-	}
-	return nil
+	return commit, nil
 }
 
 // applyConfig tells the parts that live as long as the node what the new config says. None of this can fail.

@@ -68,7 +68,7 @@ func (s steer) Resolve(host string, client netip.Addr, v6 bool, count int) dns.A
 // scopeOf is how many bits of the client's address the answer depends on (RFC 7871 section 7.1.1): none where it would be
 // the same for everyone, else those of the prefix that the decision is made by.
 func scopeOf(s *routing.Snapshot, d routing.Decision, client netip.Addr) uint8 {
-	if d.Usable == 0 || d.Usable == 1 && len(s.Regions[d.Choices[0].Region].Nodes) <= 1 {
+	if !client.IsValid() || d.Usable == 0 || d.Usable == 1 && len(s.Regions[d.Choices[0].Region].Nodes) <= 1 {
 		return 0
 	}
 	return uint8(routing.ClientPrefix(client).Bits())

@@ -3,6 +3,7 @@ package cache
 import (
 	"bytes"
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -197,14 +198,15 @@ func simulate(t *testing.T, seed uint64, length time.Duration, bug string) (r hi
 	return r
 }
 
-// TestNoStaleReadAfterPurge: in an hour of simulated time, no read that began after a purge had returned is older than it,
+var (
+	historyLength = flag.Duration("history", 5*time.Minute, "simulated time of TestNoStaleReadAfterPurge")
+	historySeed   = flag.Uint64("history-seed", 1, "its seed")
+)
+
+// TestNoStaleReadAfterPurge: in all of the simulated time, no read that began after a purge had returned is older than it,
 // at any node that had confirmed it.
 func TestNoStaleReadAfterPurge(t *testing.T) {
-	length := time.Hour
-	if testing.Short() {
-		length = 5 * time.Minute
-	}
-	r := simulate(t, 1, length, "")
+	r := simulate(t, *historySeed, *historyLength, "")
 	for _, v := range r.Violations {
 		t.Error(v)
 	}
@@ -217,7 +219,7 @@ func TestNoStaleReadAfterPurge(t *testing.T) {
 // TestSimulationFindsBugs: a purge that is not applied, or that returns too early, is found.
 func TestSimulationFindsBugs(t *testing.T) {
 	for _, bug := range []string{"deaf", "hasty"} {
-		if r := simulate(t, 2, 10*time.Minute, bug); len(r.Violations) == 0 {
+		if r := simulate(t, 2, 3*time.Minute, bug); len(r.Violations) == 0 {
 			t.Errorf("%s: not found in %d reads and %d purges", bug, r.Reads, r.Purges)
 		}
 	}

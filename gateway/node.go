@@ -74,13 +74,16 @@ type Node struct {
 	purgeWriter *purgeWriter
 	purgeEvents eventLimit
 
-	building sync.Mutex // one snapshot at a time
+	joined   chan struct{} // closed when the node may take traffic
+	stating  sync.Mutex    // one change of state at a time
+	building sync.Mutex    // one snapshot at a time
 
 	// Owned by watch.
 	published   string // the report that the fleet has
 	publishedAt time.Time
-	toldToGo    bool // connections are told to go because of a drain
 	isolation   isolation
+	toldToGo    bool      // connections are told to go because of a drain
+	drainSeen   time.Time // when the node's drain began or ended, by its own clock
 
 	reloading  sync.Mutex
 	lastReload atomic.Pointer[reloadResult]
@@ -117,7 +120,7 @@ func New(o Options) (_ *Node, err error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{o: o, id: id, boot: newID(), started: o.Now(), level: new(slog.LevelVar), registry: prometheus.NewRegistry(), changed: make(chan struct{}, 1)}
+	n := &Node{o: o, id: id, boot: newID(), started: o.Now(), level: new(slog.LevelVar), registry: prometheus.NewRegistry(), changed: make(chan struct{}, 1), joined: make(chan struct{})}
 	n.level.Set(logLevel(c.Observe.LogLevel))
 	n.log = newLogger(os.Stderr, c.Observe.LogFormat, n.level).With("node", id.name)
 	if o.Logger != nil {

@@ -25,7 +25,7 @@ const (
 	// purgeTTL is how long a purge is repaired to nodes that missed it; one that was cut off for longer drops all.
 	purgeTTL = 24 * time.Hour
 
-	maxPurgeTarget   = 2 << 10
+	maxPurgeTarget   = admin.MaxURL
 	purgeRecordBytes = 3400 // of a record as JSON
 	purgeBatchBytes  = 3800 // of a register's value, under mesh.MaxValue with what surrounds the records
 	purgeLogSize     = 20_000
@@ -178,7 +178,7 @@ func (n *Node) purgeScope(wait string) []mesh.Member {
 	var scope []mesh.Member
 	for _, m := range n.fleet.Members() {
 		switch {
-		case m.State == mesh.Dead, wait == admin.WaitNode && !m.Self, wait == admin.WaitRegion && m.Region != n.id.region:
+		case !(member{Member: m}).here(), wait == admin.WaitNode && !m.Self, wait == admin.WaitRegion && m.Region != n.id.region:
 		default:
 			scope = append(scope, m)
 		}

@@ -270,9 +270,9 @@ services: {web: {hosts: [shop.test], purgers: [127.0.0.0/8], pools: {any: {origi
 	return fleet
 }
 
-// TestPurgeEverywhere: after a purge that waited for all returned, no node serves what was there before, and the answer
+// TestPurgeKindsEverywhere: after a purge that waited for all returned, no node serves what was there before, and the answer
 // tells of each node how much it held.
-func TestPurgeEverywhere(t *testing.T) {
+func TestPurgeKindsEverywhere(t *testing.T) {
 	var version atomic.Int64
 	u := origin(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "max-age=600")

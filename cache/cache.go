@@ -37,6 +37,10 @@ type Policy struct {
 	StaleWhileRevalidate *time.Duration // RFC 5861; nil: 0
 	StaleIfError         *time.Duration // RFC 5861; nil: 0
 	NoCollapse           bool           // each miss makes a fetch of its own
+
+	Negative     map[int]time.Duration // freshness of other statuses without any of their own
+	Jitter       float64               // 0 to 1: lifetimes are shortened by up to this share, by chance
+	RefreshAhead float64               // 0 to 1: a hit in this last share of a lifetime refreshes in the background
 }
 
 // Options configure a Cache.

@@ -84,6 +84,7 @@ func (x *exchange) newFill(prior *object) *fill {
 	r.Method, r.Body, r.GetBody, r.ContentLength, r.TransferEncoding = http.MethodGet, http.NoBody, nil, 0, nil
 	if r.URL != nil {
 		r.URL.ForceQuery = false
+		r.URL.RawQuery = x.key.Query
 	}
 	if host := KeyOf(Request{Scheme: x.key.Scheme, Host: r.Host}); host.Host == x.key.Host && host.Port == x.key.Port {
 		r.Host = x.key.authority()
@@ -91,6 +92,11 @@ func (x *exchange) newFill(prior *object) *fill {
 	for _, name := range [...]string{"If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since", "If-Range",
 		"Range", "Cache-Control", "Pragma"} {
 		delete(r.Header, name)
+	}
+	for name := range r.Header {
+		if overrides(name) && !slices.Contains(x.keyed, name) {
+			delete(r.Header, name)
+		}
 	}
 	if v := r.Header["Accept-Encoding"]; len(v) > 0 && coding(r.Header) == "" && !(len(v) == 1 && v[0] == "") {
 		r.Header["Accept-Encoding"] = []string{"identity"}
@@ -244,6 +250,9 @@ func (f *fill) decide(response *http.Response, received time.Time) {
 	f.cells = slices.Clip(f.cells)
 	for _, key := range f.meta.keys {
 		f.cells = append(f.cells, f.c.generations.hold(cellName{f.key.Service, ofKey, key}))
+	}
+	for _, name := range f.meta.groups {
+		f.cells = append(f.cells, f.c.generations.hold(f.key.group(name)))
 	}
 	f.body = response.Body
 	f.mu.Lock()

@@ -30,6 +30,8 @@ type meta struct {
 	licensed     bool     // may answer requests with Authorization (section 3.5)
 	aged         bool     // came with Age
 	keys         []string // surrogate keys
+	groups       []string // cache groups
+	targeted     []string // Landfall-Cache-Control, which only this cache reads
 	length       int64    // -1: not known yet
 }
 
@@ -144,7 +146,10 @@ func (m *meta) prepare(h http.Header, dated bool) {
 	m.fields = make([]field, 0, len(h)+2)
 	for name, values := range h {
 		switch {
-		case len(values) == 0, isHop(name), listedHop(h, name), name == "Age", name == "Set-Cookie", isForCaches(name):
+		case len(values) == 0, isHop(name), listedHop(h, name), name == "Age", name == "Set-Cookie":
+		case name == "Landfall-Cache-Control":
+			m.targeted = cloneValues(values)
+		case isForCaches(name):
 		case name == "Date" && !dated, name == "Content-Length":
 		case name == "Cache-Status":
 			m.upstream = cloneValues(values)
@@ -159,7 +164,7 @@ func (m *meta) prepare(h http.Header, dated bool) {
 		m.setLength(m.length)
 	}
 	m.etag = strings.Clone(m.etag)
-	m.keys = cloneValues(m.keys)
+	m.keys, m.groups = cloneValues(m.keys), cloneValues(m.groups)
 }
 
 // setLength adds Content-Length. The fields of a meta that others already read must have been cloned before.
@@ -191,6 +196,9 @@ func (m *meta) header() http.Header {
 	if len(m.keys) > 0 {
 		h["Cache-Tag"] = m.keys
 	}
+	if len(m.targeted) > 0 {
+		h["Landfall-Cache-Control"] = m.targeted
+	}
 	return h
 }
 
@@ -212,8 +220,14 @@ func headBytes(m *meta, key Key, vary []varyField) int64 {
 	for _, name := range m.varyNames {
 		n += int64(len(name)) + 16
 	}
-	for _, key := range m.keys {
-		n += int64(len(key)) + cellBytes
+	for _, k := range m.keys {
+		n += int64(len(k)) + cellBytes
+	}
+	for _, name := range m.groups {
+		n += int64(2*len(name)+len(key.Host)) + cellBytes
+	}
+	for _, line := range m.targeted {
+		n += int64(len(line)) + 16
 	}
 	return n
 }

@@ -62,6 +62,9 @@ func (c *Cache) link(o *object) {
 		o.keys[i] = held.name // one copy for all
 		o.cells = append(o.cells, held)
 	}
+	for _, name := range o.groups {
+		o.cells = append(o.cells, c.generations.hold(o.key.group(name)))
+	}
 	for _, held := range o.cells {
 		c.generations.count(held, o.born.body)
 	}

@@ -25,6 +25,7 @@ type exchange struct {
 	r       *http.Request
 	header  http.Header
 	key     Key
+	keyed   []string // header fields that are in it
 	shard   *shard
 	policy  Policy
 	fetch   Fetch
@@ -36,9 +37,12 @@ type exchange struct {
 // Serve answers r from the store, by joining a fetch or by fetch, and writes the response to w. view is what the key is
 // made of; its header should be r's. See the package comment for what it does with which request.
 func (c *Cache) Serve(w http.ResponseWriter, r *http.Request, view Request, p Policy, fetch Fetch) Outcome {
+	if view.Header == nil {
+		view.Header = r.Header
+	}
 	x := exchange{c: c, w: w, r: r, header: view.Header, key: KeyOf(view), policy: p, fetch: fetch, now: c.now(), gen: c.generations.now.Load()}
-	if x.header == nil {
-		x.header = r.Header
+	if view.Policy != nil {
+		x.keyed = view.Policy.Headers
 	}
 	x.shard = c.store.shard(x.key.url())
 	out := x.serve()
@@ -78,6 +82,9 @@ func (x *exchange) reuse(o *object) (out Outcome, done bool) {
 	n := note{hit: true, ttl: floorSeconds(o.remaining(x.now))}
 	switch {
 	case fresh:
+		if x.policy.RefreshAhead > 0 && o.remaining(x.now) < time.Duration(x.policy.RefreshAhead*float64(o.fresh)) {
+			x.refresh(o) // it is in use, so it will be asked for again
+		}
 		return x.writeObject(o, n, Hit), true
 	case o.staleFor(x.now, o.swr) && !x.c.cutOff.Load():
 		x.refresh(o)
@@ -309,6 +316,10 @@ func (x *exchange) passMethod() Outcome {
 
 func (x *exchange) invalidate(h http.Header) {
 	x.c.store.purge(x.key.url(), false, x.c.now())
+	for _, name := range groups(h["Cache-Group-Invalidation"]) {
+		x.c.generations.purge(x.key.group(name), false, x.c.now())
+		x.c.wantSweep()
+	}
 	base := &url.URL{Scheme: x.key.Scheme, Host: x.key.authority(), Path: "/"}
 	if u, err := url.ParseRequestURI(x.key.Path); err == nil {
 		base.Path, base.RawPath = u.Path, u.RawPath

@@ -97,7 +97,7 @@ func (res *resource) find(key Key, header http.Header) (f found) {
 		return f
 	}
 	for _, o := range res.variants {
-		if o.key.Scheme != key.Scheme || o.key.Port != key.Port || o.purged() {
+		if o.key.Scheme != key.Scheme || o.key.Port != key.Port || o.key.Extra != key.Extra || o.purged() {
 			continue
 		}
 		f.others = true
@@ -221,7 +221,7 @@ func (sh *shard) put(u urlKey, f *fill, o *object, floor uint64) (out []*object,
 	}
 	res.vary = o.varyNames
 	res.variants = slices.DeleteFunc(res.variants, func(old *object) bool {
-		replaced := old.key.Scheme == o.key.Scheme && old.key.Port == o.key.Port && selects(old.vary, f.header)
+		replaced := old.key.Scheme == o.key.Scheme && old.key.Port == o.key.Port && old.key.Extra == o.key.Extra && selects(old.vary, f.header)
 		if replaced {
 			out = append(out, old)
 		}

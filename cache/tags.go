@@ -50,4 +50,10 @@ func surrogateKeys(h http.Header) (keys []string, ok bool) {
 }
 
 // isForCaches tells the fields that speak to caches like this one and end here.
-func isForCaches(name string) bool { return name == "Surrogate-Key" || name == "Cache-Tag" }
+func isForCaches(name string) bool {
+	switch name {
+	case "Surrogate-Key", "Cache-Tag", "Landfall-Cache-Control":
+		return true
+	}
+	return false
+}

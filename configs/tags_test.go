@@ -115,7 +115,7 @@ var absentMeans = map[string]string{
 	"MeshTLS.CA": "no peers", "MeshTLS.Cert": "no peers", "MeshTLS.Key": "no peers",
 	"DNS.GeoIP": "no geography", "ACME.Email": "no contact", "ACME.CA": "the system's CAs",
 	"Limits.ConnectionRate": "unlimited", "Shutdown.DNSWait": "the longest TTL, by fillFleet",
-	"Service.Debug": "off", "Check.Host": "the origin's own", "Admin.PProf": "off",
+	"Service.Debug": "off", "KeyQuery.Sort": "off", "Check.Host": "the origin's own", "Admin.PProf": "off",
 }
 
 func TestNoDefaultIsForgotten(t *testing.T) {

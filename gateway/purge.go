@@ -116,8 +116,12 @@ func (n *Node) applyPurge(p purgeRecord) *purgeCount {
 	}
 	// The node that accepted the purge has checked its targets.
 	for _, u := range p.URLs {
-		if host, path, query, err := proxy.NormalURL(u); err == nil {
-			apply(cache.Purge{Host: host, Path: path, RawQuery: query})
+		host, path, query, err := proxy.NormalURL(u)
+		if err != nil {
+			continue
+		}
+		for _, q := range n.generation.Load().keyQueries(p.Service, path, query) {
+			apply(cache.Purge{Host: host, Path: path, RawQuery: q})
 		}
 	}
 	for _, u := range p.Prefixes {

@@ -6,8 +6,11 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
+	"landfall/cache"
 	"landfall/configs"
 	"landfall/gateway/upstream"
 )
@@ -17,6 +20,9 @@ type service struct {
 	name   string
 	config *configs.Service
 	routes []upstream.RetryPolicy // of each route
+	keys   []*cache.KeyPolicy     // of each route
+
+	negative []map[int]time.Duration // of each route
 }
 
 // routeResult is what the route phase found.
@@ -24,6 +30,9 @@ type routeResult struct {
 	service *service
 	route   *configs.Route
 	policy  upstream.RetryPolicy
+	key     *cache.KeyPolicy
+
+	negative map[int]time.Duration
 }
 
 // hostTable finds a service by host: an exact name, else the longest *.suffix, else "*". It is immutable.
@@ -45,6 +54,8 @@ func newHostTable(c *configs.Config) (hostTable, error) {
 				return t, fmt.Errorf("service %s, route %s: %w", name, r.Match.Path, err)
 			}
 			s.routes = append(s.routes, policy)
+			s.keys = append(s.keys, keyPolicy(r.Cache))
+			s.negative = append(s.negative, negativeTTLs(r.Cache))
 		}
 		for _, h := range s.config.Hosts {
 			switch {
@@ -106,7 +117,7 @@ func (p *Proxy) route(h headResult) (routeResult, *refusal) {
 			continue
 		}
 		if len(r.Match.Methods) == 0 || slices.Contains(r.Match.Methods, h.method) || h.method == methodPurge {
-			return routeResult{service: s, route: r, policy: s.routes[i]}, nil
+			return routeResult{service: s, route: r, policy: s.routes[i], key: s.keys[i], negative: s.negative[i]}, nil
 		}
 		for _, m := range r.Match.Methods {
 			allow[m] = true
@@ -152,6 +163,46 @@ func (p *Proxy) RouteOf(service, method, path string) (index int, ok bool) {
 		}
 	}
 	return 0, false
+}
+
+func keyPolicy(c *configs.RouteCache) *cache.KeyPolicy {
+	if c == nil {
+		return nil
+	}
+	k := &cache.KeyPolicy{Ignore: c.Key.Query.Ignore, Keep: c.Key.Query.Keep, Sort: c.Key.Query.Sort, Cookies: c.Key.Cookies}
+	for _, name := range c.Key.Headers {
+		k.Headers = append(k.Headers, http.CanonicalHeaderKey(name))
+	}
+	return k
+}
+
+func negativeTTLs(c *configs.RouteCache) map[int]time.Duration {
+	if c == nil || len(c.Negative) == 0 {
+		return nil
+	}
+	out := map[int]time.Duration{}
+	for code, d := range c.Negative {
+		if n, err := strconv.Atoi(code); err == nil { // validation lets only numbers through
+			out[n] = d.D()
+		}
+	}
+	return out
+}
+
+// KeyQueries are the forms under which the cache may hold a query of a path: that of each route that takes the path, as
+// a purge does not say by which method the page was asked for.
+func (p *Proxy) KeyQueries(service, path, query string) []string {
+	out := []string{query}
+	s := p.hosts.named[service]
+	if s == nil {
+		return out
+	}
+	for i, r := range s.config.Routes {
+		if q := s.keys[i].Query(query); matchPath(r.Match.Path, path) && !slices.Contains(out, q) {
+			out = append(out, q)
+		}
+	}
+	return out
 }
 
 // NormalURL reads an absolute http or https URL the way that a request for it is normalised, so that what is purged or

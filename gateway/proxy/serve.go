@@ -42,7 +42,7 @@ func (x *exchange) serveCached() *refusal {
 	}
 	view := cache.Request{
 		Service: x.match.service.name, Method: in.Method, Scheme: x.head.scheme, Host: x.head.authority,
-		Path: x.head.path, RawQuery: x.head.query, Header: in.Header,
+		Path: x.head.path, RawQuery: x.head.query, Header: in.Header, Policy: x.match.key,
 	}
 	x.outcome = x.p.o.Cache.Serve(x.w, in, view, x.cachePolicy(), fetch)
 	if x.outcome.Err != nil {
@@ -58,6 +58,7 @@ func (x *exchange) cachePolicy() cache.Policy {
 	c := x.match.route.Cache
 	return cache.Policy{
 		Off: c.Off, TTL: std(c.TTL), StaleWhileRevalidate: std(c.StaleWhileRevalidate), StaleIfError: std(c.StaleIfError),
+		Negative: x.match.negative, Jitter: float64(c.Jitter), RefreshAhead: float64(c.RefreshAhead),
 	}
 }
 

@@ -63,7 +63,14 @@ type MeshTLS struct {
 type DNS struct {
 	Zones   map[string]Zone `yaml:"zones" doc:"The zones this fleet is authoritative for, by name."`
 	Answers int             `yaml:"answers" doc:"Addresses in an answer: the best region's, then the next region's as the client's own fallback." default:"2" min:"1" max:"8"`
+	Rate    DNSRate         `yaml:"rate" doc:"Bounds answers over UDP, so that nobody can be flooded with ours."`
 	GeoIP   string          `yaml:"geoip" doc:"MaxMind database (.mmdb) with city or country records; optional." path:"true"`
+}
+
+// DNSRate is response rate limiting.
+type DNSRate struct {
+	Responses int `yaml:"responses" doc:"Answers a second towards one network (IPv4 /24, IPv6 /56) over UDP; 0: no bound. Clients that show a valid cookie (RFC 7873) are not bounded." default:"2000" min:"0" max:"1000000"`
+	Slip      int `yaml:"slip" doc:"Past the bound every n-th answer is sent truncated, which brings real clients by TCP, and the rest are dropped; 0: all are dropped." default:"2" min:"0" max:"100"`
 }
 
 // Zone is one zone. Names in it are answered for every service host that lies in it, and for its nameservers.
@@ -72,6 +79,15 @@ type Zone struct {
 	NegativeTTL Duration `yaml:"negative_ttl" doc:"How long resolvers may keep a negative answer (SOA minimum, RFC 2308)." default:"20s" min:"1s" max:"24h"`
 	Nameservers []string `yaml:"nameservers" doc:"Names of the zone's name servers, relative to the zone or absolute with a final dot. Those in the zone get glue, spread over the regions." default:"[ns1, ns2]"`
 	Contact     string   `yaml:"contact" doc:"Mail address for the SOA record." default:"hostmaster"`
+	Records     []string `yaml:"records" doc:"What else the zone holds, in master-file form, as in \"@ MX 10 mail.example.net.\": any type of data, CNAME off the apex, wildcards, delegations (NS, DS and glue). A record without a TTL has 1h."`
+	HTTPS       bool     `yaml:"https" doc:"Answer HTTPS records (RFC 9460) for service hosts: the protocols of the https listeners and the region's addresses, so that browsers come by HTTPS at once." default:"false"`
+	Secondaries []Prefix `yaml:"secondaries" doc:"Addresses that may copy the zone's static part by AXFR over TCP (CIDR or single address)."`
+	DNSSEC      *DNSSEC  `yaml:"dnssec" doc:"Sign the zone's answers. Absent: unsigned."`
+}
+
+// DNSSEC configures online signing of a zone.
+type DNSSEC struct {
+	Keys string `yaml:"keys" doc:"Folder with the zone's ECDSA P-256 keys as dnssec-keygen writes them (K<zone>.+013+<tag>.key and .private); the times in .private files (Publish, Activate, Inactive, Delete) lead a rollover." path:"true" required:"true"`
 }
 
 // Health tells when a region counts as down.

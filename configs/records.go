@@ -3,6 +3,7 @@ package configs
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 
 	mdns "github.com/miekg/dns"
@@ -140,6 +141,7 @@ func (p *recordParser) refuse(rr mdns.RR) string {
 
 // record packs one record.
 func record(rr mdns.RR, item int) (Record, error) {
+	lowerNames(rr)
 	buf := make([]byte, 65535+512)
 	end, err := mdns.PackRR(rr, buf, 0, nil, false)
 	if err != nil {
@@ -154,6 +156,18 @@ func record(rr mdns.RR, item int) (Record, error) {
 		return Record{}, fmt.Errorf("%d bytes of data: at most %d", len(data), maxRecordData)
 	}
 	return Record{Owner: strings.ToLower(owner), Type: rr.Header().Rrtype, TTL: rr.Header().Ttl, Data: append([]byte(nil), data...), Item: item}, nil
+}
+
+// lowerNames puts the names in a record's data in lower case, their canonical form (RFC 4034 section 6.2), so that what is
+// sent is what is signed.
+func lowerNames(rr mdns.RR) {
+	v := reflect.ValueOf(rr).Elem()
+	for i := range v.NumField() {
+		tag := v.Type().Field(i).Tag.Get("dns")
+		if (tag == "domain-name" || tag == "cdomain-name") && v.Field(i).Kind() == reflect.String {
+			v.Field(i).SetString(mdns.CanonicalName(v.Field(i).String()))
+		}
+	}
 }
 
 // maxRecordData bounds a record's data, in bytes, so that any set's answer fits a message.

@@ -190,10 +190,8 @@ func (n *Node) reloadFiles(c *configs.Config) error {
 			return fmt.Errorf("read dns.geoip again: %w", err)
 		}
 	}
-	if n.dns != nil {
-		if err := n.dns.SetConfig(dnsZones(c), c.DNS.Answers); err != nil {
-			return err
-		}
+	if err := n.reloadDNS(c); err != nil {
+		return err
 	}
 	if n.certs != nil {
 		return n.certs.Reload(c.TLS.Certificates)

@@ -66,6 +66,7 @@ type Node struct {
 	snapshot   atomic.Pointer[routing.Snapshot]
 	picture    atomic.Pointer[picture]
 	state      atomic.Value // mesh.NodeState
+	zonesAt    atomic.Int64 // Unix seconds at which the DNS zones were loaded: their serial
 	changed    chan struct{}
 	requests   rate
 	purges     *purgeLog

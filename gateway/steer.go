@@ -3,7 +3,6 @@ package gateway
 import (
 	"net/netip"
 
-	"landfall/configs"
 	"landfall/routing"
 	"landfall/routing/dns"
 	"landfall/routing/geo"
@@ -101,38 +100,4 @@ func allDead(s *routing.Snapshot) bool {
 		}
 	}
 	return true
-}
-
-// dnsZones are the zones of a config with the hosts that lie in them.
-func dnsZones(c *configs.Config) []dns.Zone {
-	hosts := allHosts(c)
-	var zones []dns.Zone
-	for name, z := range c.DNS.Zones {
-		zones = append(zones, dns.Zone{Name: name, TTL: z.TTL.D(), NegativeTTL: z.NegativeTTL.D(), Nameservers: z.Nameservers, Contact: z.Contact, Hosts: hosts})
-	}
-	return zones
-}
-
-// openDNS binds the DNS listeners.
-func (n *Node) openDNS(c *configs.Config) (err error) {
-	if len(c.Listen.DNS) == 0 {
-		return nil
-	}
-	n.dns, err = dns.New(dns.Options{
-		Zones: dnsZones(c), Answers: c.DNS.Answers, Steer: steer{n}, Glue: n.glue,
-		Serial: func() uint32 { return uint32(n.started.Unix()) }, Logger: n.log, Metrics: n.metrics.dns, Now: n.o.Now,
-	})
-	if err != nil {
-		return err
-	}
-	for _, addr := range c.Listen.DNS {
-		udp, tcp, err := n.dns.Listen(n.id.on(addr))
-		if err != nil {
-			return err
-		}
-		n.closers = append(n.closers, func() { _, _ = udp.Close(), tcp.Close() })
-		n.dnsListeners = append(n.dnsListeners, dnsListener{udp, tcp})
-		n.listeners = append(n.listeners, openListener{"dns", udp.LocalAddr().String()})
-	}
-	return nil
 }

@@ -27,7 +27,9 @@ type Config struct {
 
 // Region is a place with nodes and origins.
 type Region struct {
-	Location *Location `yaml:"location" doc:"[latitude, longitude] in degrees; distance to clients where nothing better was measured."`
+	Location      *Location `yaml:"location" doc:"[latitude, longitude] in degrees; distance to clients where nothing better was measured."`
+	Jurisdictions []string  `yaml:"jurisdictions" doc:"Names of the jurisdictions that data in the region is under, for services' residency."`
+	Capacity      int       `yaml:"capacity" doc:"Requests a second that the region's nodes and origins can take. 0: not known, so that nothing spills from it." default:"0" min:"0" max:"1000000000"`
 }
 
 // Location is a point on Earth in degrees. In YAML: [latitude, longitude].
@@ -155,19 +157,29 @@ type Shutdown struct {
 
 // Service is a set of hostnames with its routes and origins.
 type Service struct {
-	Hosts    []string        `yaml:"hosts" doc:"Hostnames: exact, *.suffix for any name below, or * for whatever no other service claims." required:"true"`
-	Steering Steering        `yaml:"steering" doc:"How a region is chosen for a client."`
-	Pools    map[string]Pool `yaml:"pools" doc:"Origins by region; \"any\" serves regions that have none of their own." required:"true"`
-	Pool     PoolPolicy      `yaml:"pool" doc:"Policy of each of the service's pools."`
-	Routes   []Route         `yaml:"routes" doc:"First match wins, in file order; none matching is a 404. Absent: one route for /*."`
-	Debug    bool            `yaml:"debug" doc:"Add Server-Timing, X-Landfall-Region, X-Landfall-Node and X-Request-Id to responses."`
-	Purgers  []Prefix        `yaml:"purgers" doc:"Client addresses that may send PURGE requests to this service (CIDR or single address)."`
+	Hosts     []string        `yaml:"hosts" doc:"Hostnames: exact, *.suffix for any name below, or * for whatever no other service claims." required:"true"`
+	Steering  Steering        `yaml:"steering" doc:"How a region is chosen for a client."`
+	Residency []Residency     `yaml:"residency" doc:"Where clients' data may go. The first rule that names a client's country holds."`
+	Pools     map[string]Pool `yaml:"pools" doc:"Origins by region; \"any\" serves regions that have none of their own." required:"true"`
+	Pool      PoolPolicy      `yaml:"pool" doc:"Policy of each of the service's pools."`
+	Routes    []Route         `yaml:"routes" doc:"First match wins, in file order; none matching is a 404. Absent: one route for /*."`
+	Debug     bool            `yaml:"debug" doc:"Add Server-Timing, X-Landfall-Region, X-Landfall-Node and X-Request-Id to responses."`
+	Purgers   []Prefix        `yaml:"purgers" doc:"Client addresses that may send PURGE requests to this service (CIDR or single address)."`
 }
 
 // Steering configures the choice of a region.
 type Steering struct {
-	Policy  string         `yaml:"policy" doc:"nearest: by distance; weighted: by weight alone, the same client always to the same region." default:"nearest" enum:"nearest,weighted"`
+	Policy  string         `yaml:"policy" doc:"nearest: by distance; weighted: by weight alone, the same client always to the same region; priority: by order." default:"nearest" enum:"nearest,weighted,priority"`
+	Order   []string       `yaml:"order" doc:"Regions in order, for policy priority; those not listed come last, the nearest first."`
+	SpillAt Percent        `yaml:"spill_at" doc:"Share of a region's capacity past which the excess goes on to the next nearest region with room, until the load is back 10 points below." default:"80%"`
 	Weights map[string]int `yaml:"weights" doc:"Weight by region (default 1): share of the clients among regions that are equally far. 0: only when no other region is left." min:"0" max:"1000"`
+}
+
+// Residency keeps the data of clients from some countries in some jurisdictions.
+type Residency struct {
+	Clients       []string `yaml:"clients" doc:"Countries (ISO 3166-1: DE, FR), EU, EEA, or unknown for clients whose country is not known." required:"true"`
+	Jurisdictions []string `yaml:"jurisdictions" doc:"Jurisdictions of the regions that may serve them." required:"true"`
+	Strict        bool     `yaml:"strict" doc:"Never leave these regions: answer 503 rather. Otherwise the others are used when none of these is left." default:"false"`
 }
 
 // Pool is the origins of a service in one region.

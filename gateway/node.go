@@ -69,6 +69,7 @@ type Node struct {
 	zonesAt    atomic.Int64 // Unix seconds at which the DNS zones were loaded: their serial
 	changed    chan struct{}
 	requests   rate
+	spills     spills
 	purges     *purgeLog
 
 	building sync.Mutex // one snapshot at a time

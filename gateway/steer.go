@@ -32,6 +32,7 @@ func (s steer) decide(host string, client netip.Addr, buf []routing.Choice) (ste
 		return steered{}, false // a reload swaps the routes a moment before the snapshot
 	}
 	out.client, out.place = locate(s.n.geo, client)
+	out.client.Via = out.snapshot.Region(s.n.id.region) + 1
 	out.decision = out.snapshot.Decide(buf, index, out.client)
 	return out, true
 }
@@ -43,7 +44,7 @@ func locate(db *geo.DB, client netip.Addr) (routing.Client, geo.Place) {
 		return routing.Client{}, geo.Place{}
 	}
 	place, _ := db.Lookup(routing.ClientPrefix(client).Addr())
-	return routing.Client{Point: place.Point, Key: routing.ClientKey(client)}, place
+	return routing.Client{Point: place.Point, Key: routing.ClientKey(client), Country: routing.CountryOf(place.Country)}, place
 }
 
 // maxRegions is the room for a decision on the stack; larger fleets allocate.
@@ -59,6 +60,9 @@ func (s steer) Resolve(host string, client netip.Addr, v6 bool, count int) dns.A
 	a := dns.Answer{Known: true, Scope: scopeOf(d.snapshot, d.decision, client)}
 	if d.decision.Usable > 0 {
 		a.Region = d.snapshot.Regions[d.decision.Choices[0].Region].Name
+		if from, ok := d.decision.SpilledFrom(); ok {
+			s.n.metrics.node.spilled.WithLabelValues(d.snapshot.Regions[from].Name, a.Region).Inc()
+		}
 	}
 	a.Addrs = d.snapshot.Addresses(make([]netip.Addr, 0, count), d.decision, d.client.Key, v6, count)
 	return a

@@ -187,11 +187,6 @@ const (
 	stackRegions = 64
 )
 
-// before tells whether a ranks strictly before b, ties aside.
-func before(a, b *Choice, p Policy) bool {
-	return rankKey(a, p)>>regionBits < rankKey(b, p)>>regionBits
-}
-
 // rank sorts the choices, which stand in the order of their regions. It is an insertion sort: fleets have tens of regions.
 func (s *Snapshot) rank(cs []Choice, p Policy, client uint64) {
 	var room [stackRegions]uint64

@@ -37,7 +37,9 @@ type Region struct {
 	Drained  bool   // an operator has moved traffic away
 	// Draining is the share of the clients that a gradual drain has moved away so far, 0 to 1.
 	Draining float64
-	Dead     bool // no node of it is alive and reachable
+	Load     float64 // requests a second that its nodes take, of clients
+	Capacity float64 // requests a second that it can take; 0: not known
+	Dead     bool    // no node of it is alive and reachable
 }
 
 // Policy chooses how a service orders its candidates.

@@ -132,6 +132,9 @@ func (x *exchange) run() *refusal {
 	if x.redirected() {
 		return nil
 	}
+	if no = x.resident(); no != nil {
+		return no
+	}
 	if x.head.method == methodPurge {
 		return x.purge()
 	}

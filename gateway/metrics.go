@@ -54,6 +54,8 @@ type nodeMetrics struct {
 	load     *prometheus.GaugeVec
 	spilling *prometheus.GaugeVec
 	spilled  *prometheus.CounterVec
+
+	shown []Drain // owned by observe: drains that the gauge shows
 }
 
 func newNodeMetrics(reg prometheus.Registerer) *nodeMetrics {
@@ -83,6 +85,7 @@ func (m *nodeMetrics) config(hash string) {
 	m.hash.WithLabelValues(hash).Set(1)
 }
 
+// observe shows a snapshot. One call at a time.
 func (m *nodeMetrics) observe(observer string, s *routing.Snapshot, drains []Drain) {
 	for _, r := range s.Regions {
 		up := 1.0
@@ -94,10 +97,13 @@ func (m *nodeMetrics) observe(observer string, s *routing.Snapshot, drains []Dra
 			m.load.WithLabelValues(r.Name).Set(r.Load / r.Capacity)
 		}
 	}
-	m.drained.Reset()
+	for _, d := range missingFrom(m.shown, drains) {
+		m.drained.DeleteLabelValues(d.Kind, d.Name)
+	}
 	for _, d := range drains {
 		m.drained.WithLabelValues(d.Kind, d.Name).Set(1)
 	}
+	m.shown = drains
 }
 
 // rate is a counter of requests with their rate, smoothed over some seconds.

@@ -58,7 +58,7 @@ func changeWeight(cmd *cobra.Command, n *nodeFlags, args []string, spec *admin.W
 	if err != nil {
 		return err
 	}
-	return n.show(cmd.OutOrStdout(), res, func(w io.Writer) error {
+	return n.output.show(cmd.OutOrStdout(), res, func(w io.Writer) error {
 		_, err := fmt.Fprintf(w, "%s in %s: weight %d; known to %v\n", res.Service, res.Region, res.Weight, res.Applied)
 		return err
 	})
@@ -78,7 +78,7 @@ func weightListCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return n.show(cmd.OutOrStdout(), weights, func(w io.Writer) error {
+			return n.output.show(cmd.OutOrStdout(), weights, func(w io.Writer) error {
 				rows := [][]string{{"SERVICE", "REGION", "WEIGHT", "BY"}}
 				for _, x := range weights {
 					rows = append(rows, []string{x.Service, x.Region, strconv.Itoa(x.Weight), x.By})

@@ -43,8 +43,8 @@ cache: {memory: 64MiB}
 tls:
   certificates: [{cert: lab.pem, key: lab.key}]
 
-shutdown: {dns_wait: 3s, grace: 10s}
-`, strings.Join(join, ", "), f.Zone, f.TTL, f.TTL)
+shutdown: {dns_wait: %s, grace: 10s}
+`, strings.Join(join, ", "), f.Zone, f.TTL, f.TTL, f.DNSWait)
 	p(`
 services:
   shop:

@@ -115,6 +115,9 @@ func run(ctx context.Context, o Options, p pace) (*Report, error) {
 	for _, c := range s.clients {
 		c.Close()
 	}
+	if err != nil && ctx.Err() != nil {
+		return nil, fmt.Errorf("the drill was interrupted: %w", ctx.Err()) // wherever it was
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -175,7 +178,7 @@ func pause(ctx context.Context, d time.Duration) error {
 	defer t.Stop()
 	select {
 	case <-ctx.Done():
-		return fmt.Errorf("the drill was interrupted: %w", ctx.Err())
+		return ctx.Err()
 	case <-t.C:
 		return nil
 	}

@@ -19,6 +19,9 @@ func (s *session) judgeDNS(w *dnsWatch) {
 	var silent []string
 	for server, n := range seen {
 		last = max(last, n.named.Sub(struck))
+		if n.empty > 0 {
+			s.broke("the name server %s gave %d answers without an address", server, n.empty)
+		}
 		if n.answered.Before(struck.Add(s.dnsPromise)) {
 			silent = append(silent, server)
 		}

@@ -2,6 +2,7 @@ package drill
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
 	"sync"
@@ -22,6 +23,7 @@ type dnsWatch struct {
 type sight struct {
 	answered time.Time // when it was asked the last question that it answered
 	named    time.Time // when it was asked the last question that it answered with the target
+	empty    int       // answers without an address
 }
 
 const watchInterval = 40 * time.Millisecond
@@ -43,8 +45,12 @@ func (s *session) watchDNS(ctx context.Context) *dnsWatch {
 			asking.Go(func() {
 				for pause(ctx, watchInterval) == nil {
 					asked := s.now()
-					if addrs, _, err := lab.Query(ctx, server, s.fleet.Host, s.target.Prefix); err == nil {
+					addrs, _, err := lab.Query(ctx, server, s.fleet.Host, s.target.Prefix)
+					switch {
+					case err == nil:
 						w.saw(server, asked, slices.ContainsFunc(addrs, func(a netip.Addr) bool { return slices.Contains(targets, a) }))
+					case errors.Is(err, lab.ErrNoAddress):
+						w.sawNothing(server)
 					}
 				}
 			})
@@ -61,6 +67,14 @@ func (w *dnsWatch) saw(server string, asked time.Time, named bool) {
 	if named {
 		n.named = asked
 	}
+	w.seen[server] = n
+}
+
+func (w *dnsWatch) sawNothing(server string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n := w.seen[server]
+	n.empty++
 	w.seen[server] = n
 }
 

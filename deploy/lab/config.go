@@ -31,7 +31,7 @@ listen:
 mesh:
   join: [%s]
   key: ${LANDFALL_MESH_KEY}
-  tls: {ca: ca.pem, cert: "${NODE}.pem", key: "${NODE}.key"}
+  tls: {ca: fleet-ca.pem, cert: "${NODE}.pem", key: "${NODE}.key"}
 
 dns:
   zones:

@@ -99,11 +99,12 @@ func checkPlaces(t *testing.T, f Fleet) {
 
 func checkCertificates(t *testing.T, f Fleet, now time.Time) {
 	t.Helper()
-	roots, err := f.Roots()
-	if err != nil {
-		t.Fatal(err)
+	web, err1 := f.Roots()
+	fleet, err2 := Fleet{CA: filepath.Join(f.Dir, "fleet-ca.pem")}.Roots()
+	if err1 != nil || err2 != nil {
+		t.Fatal(err1, err2)
 	}
-	check := func(file, name string) {
+	check := func(roots, others *x509.CertPool, file, name string) {
 		t.Helper()
 		data, err := os.ReadFile(filepath.Join(f.Dir, file))
 		if err != nil {
@@ -117,12 +118,15 @@ func checkCertificates(t *testing.T, f Fleet, now time.Time) {
 		if _, err := cert.Verify(x509.VerifyOptions{Roots: roots, DNSName: name, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}); err != nil {
 			t.Errorf("%s: %v", file, err)
 		}
+		if _, err := cert.Verify(x509.VerifyOptions{Roots: others, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}); err == nil {
+			t.Errorf("%s is of both authorities: a web server must not pass for a node", file)
+		}
 	}
-	check("lab.pem", f.Host)
+	check(web, fleet, "lab.pem", f.Host)
 	for _, r := range f.Regions {
 		for _, n := range r.Nodes {
-			check(n.Name+".pem", n.Name)
-			check(n.Name+".pem", n.Addr.String())
+			check(fleet, web, n.Name+".pem", n.Name)
+			check(fleet, web, n.Name+".pem", n.Addr.String())
 		}
 	}
 	for _, file := range []string{"lab.key", f.Regions[0].Nodes[0].Name + ".key"} {

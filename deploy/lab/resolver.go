@@ -59,6 +59,11 @@ func (r *resolver) lookup(ctx context.Context) ([]netip.Addr, error) {
 		if ctx.Err() != nil {
 			return nil, ctx.Err() // the asker went away: that says nothing about the name servers
 		}
+		if errors.Is(err, ErrNoAddress) {
+			// An answer, and resolvers remember it: a name server that has nothing to say yet must not say so.
+			r.first, r.addrs, r.err, r.expires = n, nil, err, r.now().Add(failureTTL)
+			return nil, err
+		}
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -70,6 +75,9 @@ func (r *resolver) lookup(ctx context.Context) ([]netip.Addr, error) {
 	r.expires = r.now().Add(failureTTL)
 	return nil, r.err
 }
+
+// ErrNoAddress is what Query fails with when a name server answers that the host has no address.
+var ErrNoAddress = errors.New("no address")
 
 // Query asks one name server (host:port) for the host's IPv4 addresses on behalf of a client subnet. It returns them in
 // the answer's order with the smallest TTL among them, and waits at most 400 ms.
@@ -106,7 +114,7 @@ func Query(ctx context.Context, server, host string, subnet netip.Prefix) ([]net
 		addrs = append(addrs, addr)
 	}
 	if len(addrs) == 0 {
-		return nil, 0, fmt.Errorf("%s has no address for %s", server, host)
+		return nil, 0, fmt.Errorf("%s answers for %s with %w", server, host, ErrNoAddress)
 	}
 	return addrs, ttl, nil
 }

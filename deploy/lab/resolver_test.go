@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 	"strings"
@@ -135,17 +136,38 @@ func TestResolverGoesOnToTheNextServer(t *testing.T) {
 	}
 }
 
+// An answer without an address is an answer: it is remembered, and no other name server is asked instead.
+func TestResolverRemembersAnEmptyAnswer(t *testing.T) {
+	empty, good, clk := newNameServer(t, 5), newNameServer(t, 5, "127.0.2.1"), &clock{t: time.Unix(1000, 0)}
+	r := newResolver([]string{empty.addr, good.addr}, testPrefix, "shop.lab.test", clk.now)
+	for range 3 {
+		if _, err := r.lookup(t.Context()); !errors.Is(err, ErrNoAddress) {
+			t.Errorf("error %v", err)
+		}
+	}
+	if empty.count() != 1 || good.count() != 0 {
+		t.Errorf("asked %d and %d times", empty.count(), good.count())
+	}
+	clk.add(failureTTL)
+	empty.set(func() { empty.addrs = []string{"127.0.1.1"} })
+	if addrs, err := r.lookup(t.Context()); err != nil || text(addrs) != "127.0.1.1" {
+		t.Errorf("%v %v", addrs, err)
+	}
+}
+
 func TestResolverRemembersFailuresForAWhile(t *testing.T) {
 	empty, clk := newNameServer(t, 5), &clock{t: time.Unix(1000, 0)}
+	empty.set(func() { empty.rcode = dns.RcodeServerFailure })
 	r := newResolver([]string{empty.addr}, testPrefix, "shop.lab.test", clk.now)
 	for range 3 {
-		if _, err := r.lookup(t.Context()); err == nil || !strings.Contains(err.Error(), "no name server answers") || !strings.Contains(err.Error(), "has no address for shop.lab.test") {
+		if _, err := r.lookup(t.Context()); err == nil || !strings.Contains(err.Error(), "no name server answers") || !strings.Contains(err.Error(), "SERVFAIL") {
 			t.Errorf("error %v", err)
 		}
 	}
 	if empty.count() != 1 {
 		t.Errorf("asked %d times", empty.count())
 	}
+	empty.set(func() { empty.rcode = dns.RcodeSuccess })
 	clk.add(failureTTL)
 	empty.set(func() { empty.addrs = []string{"127.0.1.1"} })
 	if addrs, err := r.lookup(t.Context()); err != nil || text(addrs) != "127.0.1.1" {

@@ -137,7 +137,7 @@ func TestNoDefaultIsForgotten(t *testing.T) {
 
 // anythingGoes are the keys whose every value of their type is right.
 var anythingGoes = []string{
-	"mesh.tls.ca", "mesh.tls.cert", "mesh.tls.key", "dns.geoip", "tls.certificates[].cert", "tls.certificates[].key", "tls.acme.ca",
+	"mesh.tls.ca", "mesh.tls.cert", "mesh.tls.key", "dns.geoip", `dns.zones["edge.example.com"].dnssec.keys`, "tls.certificates[].cert", "tls.certificates[].key", "tls.acme.ca",
 	"observe.access_log.path", "admin.tokens[].name",
 }
 

@@ -53,7 +53,12 @@ type nodeMetrics struct {
 
 	purged, purgeGaps prometheus.Counter
 	cutOff            prometheus.Gauge
-	shown             []Drain // owned by observe: drains that the gauge shows
+
+	load     *prometheus.GaugeVec
+	spilling *prometheus.GaugeVec
+	spilled  *prometheus.CounterVec
+
+	shown []Drain // owned by observe: drains that the gauge shows
 }
 
 func newNodeMetrics(reg prometheus.Registerer) *nodeMetrics {
@@ -74,7 +79,14 @@ func newNodeMetrics(reg prometheus.Registerer) *nodeMetrics {
 		Help: "Times that this node had missed purges for good and dropped all it had cached."})
 	m.cutOff = prometheus.NewGauge(prometheus.GaugeOpts{Name: "landfall_cache_isolated",
 		Help: "1 while the node is cut off from the mesh and confirms each cached object with its origin."})
-	reg.MustRegister(m.healthy, m.drained, m.hash, m.purges, m.purged, m.purgeGaps, m.cutOff)
+	reg.MustRegister(m.purged, m.purgeGaps, m.cutOff)
+	m.load = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "landfall_region_load_ratio",
+		Help: "Clients' requests a second of a region's nodes, as a share of its capacity; absent without a capacity."}, []string{"region"})
+	m.spilling = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "landfall_spill_share",
+		Help: "Share of a service's clients that this node's region sends on, since it is full."}, []string{"service", "region"})
+	m.spilled = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "landfall_spill_total",
+		Help: "DNS answers that led past a full region, by the region that was nearest and the one that was answered."}, []string{"from", "to"})
+	reg.MustRegister(m.healthy, m.drained, m.hash, m.purges, m.load, m.spilling, m.spilled)
 	return m
 }
 
@@ -91,6 +103,9 @@ func (m *nodeMetrics) observe(observer string, s *routing.Snapshot, drains []Dra
 			up = 0
 		}
 		m.healthy.WithLabelValues(r.Name, observer).Set(up)
+		if r.Capacity > 0 {
+			m.load.WithLabelValues(r.Name).Set(r.Load / r.Capacity)
+		}
 	}
 	for _, d := range missingFrom(m.shown, drains) {
 		m.drained.DeleteLabelValues(d.Kind, d.Name)

@@ -32,16 +32,17 @@ var floors = map[string]int{
 
 	"landfall/gateway": 4,
 
-	"landfall/deploy/lab":   5,
-	"landfall/deploy/drill": 6,
-	"landfall/cmd/landfall": 7,
+	"landfall/deploy/lab":      5,
+	"landfall/deploy/simulate": 5,
+	"landfall/deploy/drill":    6,
+	"landfall/cmd/landfall":    7,
 }
 
 // outside is what the packages that look at nodes from outside may import of the house: they know a node by its command
 // line, its config file, its admin API and what it serves, never by its parts.
 var outside = map[string][]string{
-	"landfall/deploy/lab":   {"landfall/gateway/certs"},
-	"landfall/deploy/drill": {"landfall/deploy/lab", "landfall/gateway/admin", "landfall/gateway/upstream"},
+	"landfall/deploy/lab":   {"landfall/gateway/admin", "landfall/gateway/certs", "landfall/gateway/upstream"},
+	"landfall/deploy/drill": {"landfall/deploy/lab", "landfall/gateway/admin"},
 }
 
 // banned imports, with what to do instead. Tests may use them.

@@ -4,16 +4,33 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"landfall/gateway/admin"
 )
 
-// show prints v as JSON, or by text, as the -o flag says.
-func (n *nodeFlags) show(w io.Writer, v any, text func(w io.Writer) error) error {
-	if n.output == "json" {
+// outputFlag is the -o flag of a reading command: text or json.
+type outputFlag string
+
+func (o *outputFlag) add(c *cobra.Command) {
+	c.Flags().StringVarP((*string)(o), "output", "o", "text", "text or json")
+}
+
+func (o outputFlag) check() error {
+	if o != "text" && o != "json" {
+		return usageError{fmt.Errorf("-o %s: expected text or json", string(o))}
+	}
+	return nil
+}
+
+// show prints v as JSON, or by text, as the flag says.
+func (o outputFlag) show(w io.Writer, v any, text func(w io.Writer) error) error {
+	if o == "json" {
 		enc := json.NewEncoder(w)
 		enc.SetIndent("", "  ")
 		return enc.Encode(v)
@@ -73,6 +90,7 @@ func services(m admin.Map[string]) string {
 	if len(bad) == 0 {
 		return fmt.Sprintf("%d up", len(m))
 	}
+	slices.Sort(bad)
 	return strings.Join(bad, ", ")
 }
 
@@ -119,16 +137,29 @@ func printExplanation(w io.Writer, e admin.Explanation) error {
 		place += ", " + e.Client.Country
 	}
 	fmt.Fprintf(w, "%s for %s (%s), service %s\ndecision: %s\n\n", e.URL, who, place, e.Service, e.ModeText)
-	rows := [][]string{{"", "REGION", "STATE", "DISTANCE", "WEIGHT", "WHY"}}
+	rows := [][]string{{"", "REGION", "STATE", "DISTANCE", "LOAD", "WEIGHT", "WHY"}}
 	for _, r := range e.Regions {
 		mark, dist := "  ", "-"
 		if r.Usable {
 			mark = fmt.Sprintf("%d.", r.Rank)
 		}
-		if r.DistanceKM != nil {
+		switch {
+		case r.RTT != nil && r.DistanceSource != "geography":
+			dist = fmt.Sprintf("%.1f ms (%s)", *r.RTT, r.DistanceSource)
+		case r.DistanceKM != nil:
 			dist = fmt.Sprintf("%.0f km (%s)", *r.DistanceKM, r.DistanceSource)
 		}
-		rows = append(rows, []string{mark, r.Region, r.State, dist, fmt.Sprint(r.Weight), r.ReasonText})
+		load, why := "-", r.ReasonText
+		if r.Load != nil {
+			load = fmt.Sprintf("%.0f%%", *r.Load*100)
+		}
+		if r.Moved > 0 && r.Moved < 1 {
+			why += fmt.Sprintf(" (a drain has moved %.0f%% of its clients so far)", r.Moved*100)
+		}
+		if r.Spill > 0 {
+			why += fmt.Sprintf(" (it sends %.1f%% of its clients on)", r.Spill*100)
+		}
+		rows = append(rows, []string{mark, r.Region, r.State, dist, load, fmt.Sprint(r.Weight), why})
 	}
 	if err := table(w, rows...); err != nil {
 		return err
@@ -201,5 +232,5 @@ func printDrainResult(w io.Writer, r admin.DrainResult) error {
 }
 
 func printEvent(w io.Writer, e admin.Event) {
-	fmt.Fprintf(w, "%s  %-16s %-18s %s  %s\n", e.Time.Local().Format("15:04:05.000"), e.Node, e.Kind, e.Subject, e.Detail)
+	fmt.Fprintf(w, "%s  %-16s %-18s %-20s %s\n", e.Time.Local().Format("15:04:05.000"), e.Node, e.Kind, e.Subject, e.Detail)
 }

@@ -104,8 +104,13 @@ func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, conn Conn) {
 
 // drain reads what nobody wanted of a request's body, as net/http does by itself without full duplex: up to 256 KiB, for
 // the sake of the connection. Left to the server, the body's end would come while it waits for the next request already,
-// and that it does not survive.
+// and that it does not survive. A response that broke off ends the connection at once: its client may be waiting with its
+// body for that very response.
 func (x *exchange) drain(body io.Reader) {
+	if x.outcome.Aborted {
+		x.hangUp()
+		return
+	}
 	if x.w.wrote && x.w.status != http.StatusSwitchingProtocols {
 		x.w.Flush()
 		_, _ = io.CopyN(io.Discard, body, maxDrain+1) // a body that fails, or is longer, ends the connection
@@ -146,6 +151,9 @@ func (x *exchange) run() *refusal {
 	x.debugHeaders()
 	if x.redirected() {
 		return nil
+	}
+	if no = x.resident(); no != nil {
+		return no
 	}
 	switch {
 	case x.head.method == methodPurge:

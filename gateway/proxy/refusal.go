@@ -29,6 +29,7 @@ const (
 	badGateway       reason = "bad_gateway"
 	clientGone       reason = "client_gone"
 	bodyTooLarge     reason = "body_too_large"
+	residency        reason = "residency"
 )
 
 // refusal is a "no" of a phase.
@@ -65,6 +66,7 @@ var answers = map[reason]answer{
 	forbidden:        {http.StatusForbidden, "http_request_denied"},
 	hopLimit:         {http.StatusLoopDetected, "proxy_loop_detected"},
 	noRegion:         {http.StatusServiceUnavailable, "destination_unavailable"},
+	residency:        {http.StatusServiceUnavailable, "http_request_denied"},
 	badGateway:       {http.StatusBadGateway, "proxy_internal_response"},
 	clientGone:       {499, "http_request_error"}, // nginx's number for the log; no client sees it
 	bodyTooLarge:     {http.StatusRequestEntityTooLarge, "http_request_denied"},

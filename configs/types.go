@@ -1,5 +1,7 @@
 package configs
 
+import "strconv"
+
 // Config is a whole fleet. Every node of the fleet gets the same bytes; what differs between nodes (name, region,
 // addresses, data folder) comes from the flags of `landfall run`. A Config is immutable once loaded.
 type Config struct {
@@ -156,13 +158,44 @@ type Steering struct {
 
 // Pool is the origins of a service in one region.
 type Pool struct {
-	Origins []string `yaml:"origins" doc:"URLs: http://host:port or https://host:port." required:"true"`
+	Origins []string       `yaml:"origins" doc:"URLs: http://host:port or https://host:port." required:"true"`
+	Weights map[string]int `yaml:"weights" doc:"Weight by origin URL (default 1): its share of the requests beside the others." min:"1" max:"1000"`
 }
 
 // PoolPolicy is the policy of each of a service's pools.
 type PoolPolicy struct {
-	Check   *Check  `yaml:"check" doc:"Active health check. Absent: origins are believed up until requests fail."`
-	Breaker Breaker `yaml:"breaker" doc:"Circuit breaker of each origin."`
+	Balance     string      `yaml:"balance" doc:"How an origin is chosen: least_request (of two drawn, the one with fewer requests in flight), ewma (of two, the one with less latency times requests in flight), round_robin, random, or hash (see hash_by)." default:"least_request" enum:"least_request,ewma,round_robin,random,hash"`
+	HashBy      string      `yaml:"hash_by" doc:"What balance: hash keeps on one origin: client, url, header:NAME or cookie:NAME; a request without it goes to any." default:"client"`
+	SlowStart   Duration    `yaml:"slow_start" doc:"How long an origin that comes back takes to get its full share; 0s: at once." default:"0s" min:"0s" max:"1h"`
+	Check       *Check      `yaml:"check" doc:"Active health check. Absent: origins are believed up until requests fail."`
+	Eject       Eject       `yaml:"eject" doc:"Passive ejection: when an origin that fails its requests is left out for a while."`
+	Breaker     Breaker     `yaml:"breaker" doc:"Circuit breaker of each origin, and of the pool."`
+	Concurrency Concurrency `yaml:"concurrency" doc:"Requests in flight to an origin before the less important are refused: a number, adaptive (learned from latency), or off." default:"off"`
+}
+
+// Concurrency is a limit on an origin's requests in flight. In YAML: a number, adaptive or off.
+type Concurrency string
+
+// Limit is the number, -1 for adaptive, 0 for off.
+func (c Concurrency) Limit() int {
+	if c == "adaptive" {
+		return -1
+	}
+	n, err := strconv.Atoi(string(c))
+	if err != nil {
+		return 0 // off
+	}
+	return n
+}
+
+// Eject tells when an origin that fails its requests is left out of its pool for a while.
+type Eject struct {
+	ConsecutiveErrors int      `yaml:"consecutive_errors" doc:"Failures in a row (no connection, reset, timeout, 5xx) that eject an origin; 0: any number is borne." default:"5" min:"0" max:"1000"`
+	ErrorRate         Percent  `yaml:"error_rate" doc:"Share of failures in the last 10 seconds that ejects an origin; 0%: any is borne." default:"50%"`
+	Latency           int      `yaml:"latency" doc:"An origin whose mean latency in the last 10 seconds is so many times the median of the pool's is ejected; needs three origins. 0: any is borne." default:"5" min:"0" max:"1000"`
+	MinRequests       int      `yaml:"min_requests" doc:"Requests of an origin in the last 10 seconds before its error_rate and latency count." default:"20" min:"1" max:"1000000"`
+	For               Duration `yaml:"for" doc:"How long; twice in a row twice as long, and so on up to ten times." default:"10s" min:"100ms" max:"1h"`
+	Max               Percent  `yaml:"max" doc:"Share of the pool's origins that may be ejected at once; of two or more, one always may." default:"50%"`
 }
 
 // Check is an active HTTP health check of each origin.
@@ -176,22 +209,33 @@ type Check struct {
 	Fall     int         `yaml:"fall" doc:"Failures in a row that take an origin down." default:"3" min:"1" max:"100"`
 }
 
-// Breaker is the circuit breaker of each origin.
+// Breaker is the circuit breaker of each origin, and of the pool.
 type Breaker struct {
 	TripAt      Percent  `yaml:"trip_at" doc:"Share of failed requests in the window that opens the breaker." default:"50%"`
+	PoolTripAt  Percent  `yaml:"pool_trip_at" doc:"Share of requests that failed in the window, retries and all, that opens the breaker of the whole pool: other regions serve then." default:"80%"`
 	MinRequests int      `yaml:"min_requests" doc:"Requests in the window before the share counts." default:"20" min:"1" max:"1000000"`
 	Window      Duration `yaml:"window" doc:"Length of the rolling window." default:"10s" min:"1s" max:"10m"`
 	Open        Duration `yaml:"open" doc:"How long an open breaker refuses before it tries again." default:"5s" min:"10ms" max:"10m"`
 	Probes      int      `yaml:"probes" doc:"Requests let through half-open; as many successes close it." default:"3" min:"1" max:"1000"`
 	Requests    int      `yaml:"requests" doc:"Requests in flight to an origin; more are refused." default:"1000" min:"1" max:"1000000"`
+	Connections int      `yaml:"connections" doc:"Open connections to an origin; requests wait for one of them." default:"1000" min:"1" max:"1000000"`
+	Pending     int      `yaml:"pending" doc:"Requests that wait for a connection to an origin; more are refused." default:"1000" min:"1" max:"1000000"`
 }
 
 // Route is a match and a policy inside a service.
 type Route struct {
-	Match   Match        `yaml:"match" doc:"What the route applies to."`
-	Cache   *RouteCache  `yaml:"cache" doc:"off, on (as the response's headers say), or a mapping. Absent: on."`
-	Timeout RouteTimeout `yaml:"timeout" doc:"Bounds on the time origins may take."`
-	Retry   Retry        `yaml:"retry" doc:"When a failed attempt is tried on another origin."`
+	Match    Match        `yaml:"match" doc:"What the route applies to."`
+	Cache    *RouteCache  `yaml:"cache" doc:"off, on (as the response's headers say), or a mapping. Absent: on."`
+	Priority string       `yaml:"priority" doc:"Who is refused last when the pool's concurrency is at its limit: critical may fill all of it, normal 90%, background half." default:"normal" enum:"critical,normal,background"`
+	Timeout  RouteTimeout `yaml:"timeout" doc:"Bounds on the time origins may take."`
+	Retry    Retry        `yaml:"retry" doc:"When a failed attempt is tried on another origin."`
+	Hedge    *Hedge       `yaml:"hedge" doc:"A second attempt on another origin when the first is slow; whichever answers first is used. Absent: none."`
+}
+
+// Hedge tells when a slow attempt is joined by a second one.
+type Hedge struct {
+	After  string  `yaml:"after" doc:"How slow: p50, p90, p95 or p99 of the route's own latency as measured, or a duration such as 100ms." default:"p95"`
+	Budget Percent `yaml:"budget" doc:"Second attempts as a share of the pool's requests." default:"5%"`
 }
 
 // Match selects requests. All of what is given must hold.
@@ -219,7 +263,7 @@ type RouteTimeout struct {
 // Retry tells when a failed attempt is tried again on another origin.
 type Retry struct {
 	Attempts int      `yaml:"attempts" doc:"Attempts in all, the first included; 1: never retry." default:"2" min:"1" max:"10"`
-	On       []string `yaml:"on" doc:"Failures that are retried; only idempotent methods (RFC 9110 section 9.2.2) are, except for connect, where nothing was sent." default:"[connect, reset, timeout, 502, 503, 504]" enum:"connect,reset,timeout,500,502,503,504"`
+	On       []string `yaml:"on" doc:"Failures that are retried; only idempotent methods (RFC 9110 section 9.2.2) and requests with an Idempotency-Key are, except for connect, where nothing was sent." default:"[connect, reset, timeout, 502, 503, 504]" enum:"connect,reset,timeout,500,502,503,504"`
 	Budget   Percent  `yaml:"budget" doc:"Retries as a share of the pool's live requests; at least 3 a second are always allowed." default:"20%"`
 }
 

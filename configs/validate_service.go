@@ -34,7 +34,9 @@ func (v *validator) services() {
 			at := join(path+".pools", region)
 			v.region(at, region, Any)
 			v.origins(at+".origins", pool)
+			v.weights(at+".weights", pool)
 		}
+		v.policy(path+".pool", &s.Pool)
 		if s.Pool.Check != nil {
 			v.check(path+".pool.check", s.Pool.Check)
 		}
@@ -129,6 +131,7 @@ func (v *validator) route(path string, r *Route) {
 	}
 	v.distinct(match+".methods", len(r.Match.Methods), func(i int) string { return r.Match.Methods[i] })
 	v.timeouts(path+".timeout", r.Timeout)
+	v.hedge(path+".hedge", r.Hedge)
 }
 
 // timeouts compares only what is written: a default that the total cuts short does no harm.

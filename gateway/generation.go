@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net"
 	"os"
+	"reflect"
 	"slices"
 
 	"landfall/configs"
@@ -72,8 +73,9 @@ func (n *Node) generatePool(g *generation, service string, old *generation) {
 		return
 	}
 	g.pools[service] = upstream.NewPool(upstream.PoolOptions{
-		Service: service, Region: n.id.region, Origins: pool.Origins, Breaker: policy.Breaker, Panic: float64(g.config.Health.Panic),
-		Metrics: n.metrics.upstream, Logger: n.log, OnEvent: n.event,
+		Service: service, Region: n.id.region, Origins: pool.Origins, Weights: pool.Weights, Balance: policy.Balance,
+		Breaker: policy.Breaker, Eject: policy.Eject, SlowStart: policy.SlowStart.D(), Concurrency: policy.Concurrency.Limit(),
+		Panic: float64(g.config.Health.Panic), Metrics: n.metrics.upstream, Logger: n.log, OnEvent: n.event,
 	})
 }
 
@@ -82,7 +84,9 @@ func samePool(a, b *configs.Config, service, region string) bool {
 	pa, _ := a.PoolFor(service, region)
 	pb, _ := b.PoolFor(service, region)
 	ca, cb := a.Services[service].Pool, b.Services[service].Pool
-	return slices.Equal(pa.Origins, pb.Origins) && ca.Breaker == cb.Breaker && (ca.Check == nil) == (cb.Check == nil) && a.Health.Panic == b.Health.Panic
+	checked := (ca.Check == nil) == (cb.Check == nil)
+	ca.Check, cb.Check = nil, nil // what a check says is the checker's to follow
+	return reflect.DeepEqual(pa, pb) && ca == cb && checked && a.Health.Panic == b.Health.Panic
 }
 
 // release closes what g does not share with the generation that goes on. Requests in flight on a closed pool finish.
@@ -181,6 +185,7 @@ func (n *Node) seedPools(g *generation) {
 		state, _, _ := n.checker.State(t.Service, t.Origin)
 		g.pools[t.Service].SetState(t.Origin, state)
 	}
+	n.followOrders()
 }
 
 // reloadFiles reads the files that a config names, and has the last word on a reload: nothing after it can fail.

@@ -91,7 +91,7 @@ func newRoot() *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(
 		runCommand(), validateCommand(), schemaCommand(), fleetCommand(), labCommand(), labOriginCommand(), drillCommand(),
-		statusCommand(), explainCommand(), drainCommand(), undrainCommand(), drainsCommand(), purgeCommand(), eventsCommand(),
+		statusCommand(), explainCommand(), drainCommand(), undrainCommand(), drainsCommand(), poolsCommand(), breakerCommand(), purgeCommand(), eventsCommand(),
 		versionCommand(),
 	)
 	usageArgs(root)

@@ -78,11 +78,11 @@ func explainCommand() *cobra.Command {
 	return c
 }
 
-// drainArgs reads `region R` or `node N`.
+// drainArgs reads `region R`, `node N` or `origin URL`.
 func drainArgs(args []string) (admin.DrainTarget, error) {
 	t := admin.DrainTarget{Kind: args[0], Name: args[1]}
-	if t.Kind != admin.DrainRegion && t.Kind != admin.DrainNode {
-		return t, usageError{fmt.Errorf("%q can't be drained: expected `region NAME` or `node NAME`", t.Kind)}
+	if t.Kind != admin.DrainRegion && t.Kind != admin.DrainNode && t.Kind != admin.DrainOrigin {
+		return t, usageError{fmt.Errorf("%q can't be drained: expected `region NAME`, `node NAME` or `origin URL`", t.Kind)}
 	}
 	return t, nil
 }
@@ -92,7 +92,7 @@ func drainCommand() *cobra.Command {
 	var spec admin.DrainSpec
 	var lasts time.Duration
 	c := &cobra.Command{
-		Use: "drain region|node NAME", Short: "Move traffic away from a region or a node", Args: cobra.ExactArgs(2),
+		Use: "drain region|node|origin NAME", Short: "Move traffic away from a region, a node or an origin", Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			spec.For = admin.Duration(lasts)
 			return changeDrain(cmd, &n, args, &spec)
@@ -108,7 +108,7 @@ func drainCommand() *cobra.Command {
 func undrainCommand() *cobra.Command {
 	var n nodeFlags
 	c := &cobra.Command{
-		Use: "undrain region|node NAME", Short: "End a drain", Args: cobra.ExactArgs(2),
+		Use: "undrain region|node|origin NAME", Short: "End a drain", Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error { return changeDrain(cmd, &n, args, nil) },
 	}
 	n.add(c)

@@ -6,11 +6,12 @@ import "time"
 const (
 	DrainRegion = "region"
 	DrainNode   = "node"
+	DrainOrigin = "origin"
 )
 
 // DrainTarget names what is drained.
 type DrainTarget struct {
-	Kind string `json:"kind" doc:"What is drained." enum:"region,node"`
+	Kind string `json:"kind" doc:"What is drained." enum:"region,node,origin"`
 	Name string `json:"name" doc:"Its name."`
 }
 

@@ -17,6 +17,7 @@ type Backend interface {
 	Local
 	Drains
 	Purges
+	Breakers
 }
 
 // Fleet is the fleet as this node sees it.

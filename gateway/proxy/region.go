@@ -37,7 +37,7 @@ func (x *exchange) fetch(from *http.Request, coding string, body *bodyWatch) (*h
 		return resp, tr, err
 	}
 	// The pool failed before its health said so. Another region may serve what was not sent, or is safe to send twice.
-	if untouched(err, body) || (idempotent(x.head.method) && !body.read.Load()) {
+	if untouched(err, body) || (x.repeatable() && !body.read.Load()) {
 		if resp2, tr2, err2 := x.elsewhere(from, coding, body); err2 == nil {
 			return resp2, tr2, nil
 		}
@@ -58,13 +58,14 @@ func untouched(err error, body *bodyWatch) bool {
 	return errors.As(err, &no) && no.noPool
 }
 
-// idempotent methods may be sent again (RFC 9110 section 9.2.2).
-func idempotent(method string) bool {
-	switch method {
+// repeatable tells whether the request may be sent again (RFC 9110 section 9.2.2), or its client says so by an
+// Idempotency-Key (draft-ietf-httpapi-idempotency-key-header).
+func (x *exchange) repeatable() bool {
+	switch x.head.method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodPut, http.MethodDelete:
 		return true
 	}
-	return false
+	return x.in.Header["Idempotency-Key"] != nil
 }
 
 // here is the pool phase: an origin of this region.
@@ -75,7 +76,9 @@ func (x *exchange) here(pool *upstream.Pool, from *http.Request, coding string, 
 		out.Header.Set("Connection", "Upgrade")
 		out.Header.Set("Upgrade", x.head.upgrade)
 	}
-	resp, at, err := pool.RoundTrip(out, x.match.policy)
+	policy := x.match.policy
+	policy.Key = x.hashKey(out.Header)
+	resp, at, err := pool.RoundTrip(out, policy)
 	tr := trail{Region: x.p.o.Region, Origin: at.Origin, Tries: at.Tries}
 	if err != nil {
 		return nil, tr, err
@@ -116,7 +119,7 @@ func (x *exchange) elsewhere(from *http.Request, coding string, body *bodyWatch)
 			x.p.o.Metrics.forwarded.WithLabelValues(x.p.o.Region, tr.Region).Inc()
 			return resp, tr, nil
 		}
-		if from.Context().Err() != nil || !untouched(err, body) && (!idempotent(x.head.method) || body.read.Load()) {
+		if from.Context().Err() != nil || !untouched(err, body) && (!x.repeatable() || body.read.Load()) {
 			break
 		}
 	}

@@ -40,7 +40,7 @@ func newHostTable(c *configs.Config) (hostTable, error) {
 		s := &service{name: name, index: i, config: c.Services[name]}
 		t.named[name] = s
 		for _, r := range s.config.Routes {
-			policy, err := upstream.PolicyFrom(r.Timeout, r.Retry)
+			policy, err := upstream.PolicyFrom(r)
 			if err != nil {
 				return t, fmt.Errorf("service %s, route %s: %w", name, r.Match.Path, err)
 			}

@@ -37,7 +37,7 @@ type dialSettings struct {
 }
 
 // newTransport makes the transport to one origin. It uses no proxy, adds no Accept-Encoding and follows nothing.
-func newTransport(dial dialFunc, config *tls.Config) *http.Transport {
+func newTransport(dial dialFunc, config *tls.Config, connections int) *http.Transport {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
@@ -52,6 +52,7 @@ func newTransport(dial dialFunc, config *tls.Config) *http.Transport {
 		DisableCompression:     true,
 		MaxIdleConns:           idleConns,
 		MaxIdleConnsPerHost:    idleConns,
+		MaxConnsPerHost:        connections,
 		IdleConnTimeout:        idleConnTimeout,
 		ExpectContinueTimeout:  expectContinue,
 		MaxResponseHeaderBytes: maxResponseHeader,

@@ -9,6 +9,7 @@ import (
 
 	"landfall/configs"
 	"landfall/gateway/admin"
+	"landfall/gateway/certs"
 	"landfall/gateway/proxy"
 	"landfall/routing"
 	"landfall/routing/mesh"
@@ -254,20 +255,30 @@ func (b backend) Cache() admin.CacheStats {
 	return out
 }
 
-// Certs implements admin.Local.
+// Certs implements admin.Local. The node's own certificate, by which the other nodes know it, is the last.
 func (b backend) Certs() []admin.Cert {
-	if b.n.certs == nil {
-		return nil
-	}
 	var out []admin.Cert
-	for _, i := range b.n.certs.Infos() {
-		source := "file"
-		if i.Source == "acme" {
-			source = "acme"
+	if b.n.certs != nil {
+		for _, i := range b.n.certs.Infos() {
+			out = append(out, certShown(i))
 		}
-		out = append(out, admin.Cert{Names: i.Names, Issuer: i.Issuer, Source: source, NotBefore: i.NotBefore, NotAfter: i.NotAfter})
+	}
+	if b.n.creds != nil {
+		own := certShown(b.n.creds.Info())
+		if err := b.n.creds.Err(); err != nil {
+			own.Error = err.Error()
+		}
+		out = append(out, own)
 	}
 	return out
+}
+
+func certShown(i certs.Info) admin.Cert {
+	source := "file"
+	if i.Source == "acme" {
+		source = "acme"
+	}
+	return admin.Cert{Names: i.Names, Issuer: i.Issuer, Source: source, NotBefore: i.NotBefore, NotAfter: i.NotAfter}
 }
 
 // Ready implements admin.Local.

@@ -68,7 +68,7 @@ func (b backend) explainDNS(e *admin.Explanation, host string, client netip.Addr
 		if host != zone && !strings.HasSuffix(host, "."+zone) {
 			continue
 		}
-		ans := steer{b.n}.Resolve(host, client, client.IsValid() && client.Unmap().Is6() && b.hasV6(), c.DNS.Answers)
+		ans := steer(b).Resolve(host, client, client.IsValid() && client.Unmap().Is6() && b.hasV6(), c.DNS.Answers)
 		e.Answer = &admin.DNSAnswer{TTL: int(z.TTL.D().Seconds()), Scope: int(ans.Scope)}
 		for _, a := range ans.Addrs {
 			e.Answer.Addresses = append(e.Answer.Addresses, a.String())

@@ -72,11 +72,9 @@ func (n *Node) generatePool(g *generation, service string, old *generation) {
 		g.pools[service] = old.pools[service]
 		return
 	}
-	g.pools[service] = upstream.NewPool(upstream.PoolOptions{
-		Service: service, Region: n.id.region, Origins: pool.Origins, Weights: pool.Weights, Balance: policy.Balance,
-		Breaker: policy.Breaker, Eject: policy.Eject, SlowStart: policy.SlowStart.D(), Concurrency: policy.Concurrency.Limit(),
-		Panic: float64(g.config.Health.Panic), Metrics: n.metrics.upstream, Logger: n.log, OnEvent: n.event,
-	})
+	o := upstream.OptionsFrom(service, n.id.region, pool, policy)
+	o.Panic, o.Metrics, o.Logger, o.OnEvent = float64(g.config.Health.Panic), n.metrics.upstream, n.log, n.event
+	g.pools[service] = upstream.NewPool(o)
 }
 
 // samePool tells whether a service's pool means the same in two configs.

@@ -166,7 +166,7 @@ func (n *Node) purgeRecords(service string, urls []string, soft bool, by string,
 		if err != nil {
 			return nil, admin.Invalid(field, err.Error())
 		}
-		if owner, _, ok := p.ServiceOf(host); !ok || owner != service {
+		if owner, ok := p.ServiceOf(host); !ok || owner != service {
 			return nil, admin.Invalid(field, fmt.Sprintf("%s is not a host of service %s", host, service))
 		}
 		if len(u) > maxPurgeURL {

@@ -23,16 +23,14 @@ type steered struct {
 
 // decide runs the decision for a client of a host.
 func (s steer) decide(host string, client netip.Addr, buf []routing.Choice) (steered, bool) {
-	service, index, ok := s.n.generation.Load().proxy.ServiceOf(host)
+	service, ok := s.n.generation.Load().proxy.ServiceOf(host)
 	if !ok {
 		return steered{}, false
 	}
 	out := steered{service: service, snapshot: s.n.snapshot.Load()}
-	if index >= len(out.snapshot.Services) || out.snapshot.Services[index].Name != service {
-		index = out.snapshot.Service(service) // a reload swaps the routes a moment before the snapshot
-		if index < 0 {
-			return steered{}, false
-		}
+	index := out.snapshot.Service(service)
+	if index < 0 {
+		return steered{}, false // a reload swaps the routes a moment before the snapshot
 	}
 	out.client, out.place = locate(s.n.geo, client)
 	out.decision = out.snapshot.Decide(buf, index, out.client)
@@ -70,7 +68,7 @@ func (s steer) Resolve(host string, client netip.Addr, v6 bool, count int) dns.A
 // scopeOf is how many bits of the client's address the answer depends on (RFC 7871 section 7.1.1): none where it would be
 // the same for everyone, else those of the prefix that the decision is made by.
 func scopeOf(s *routing.Snapshot, d routing.Decision, client netip.Addr) uint8 {
-	if d.Usable == 0 || d.Usable == 1 && len(s.Regions[d.Choices[0].Region].Nodes) <= 1 {
+	if !client.IsValid() || d.Usable == 0 || d.Usable == 1 && len(s.Regions[d.Choices[0].Region].Nodes) <= 1 {
 		return 0
 	}
 	return uint8(routing.ClientPrefix(client).Bits())

@@ -100,7 +100,7 @@ func (v view) region(name string, members []member, obs []healthcheck.Observatio
 		r.Location = routing.Point{Lat: l.Lat, Lon: l.Lon, Located: true}
 	}
 	f := regionFacts{total: len(members)}
-	var serving, draining, gone []routing.Node
+	var serving, draining, joining, gone []routing.Node
 	var reporting []member
 	var evidence []string
 	for _, m := range members {
@@ -119,9 +119,10 @@ func (v view) region(name string, members []member, obs []healthcheck.Observatio
 			continue
 		case m.State == mesh.Serving && !v.drained(kindNode, m.Name):
 			serving = append(serving, node)
-		case m.State == mesh.Leaving || m.State == mesh.Joining:
-			// Neither takes new traffic; a leaving node finishes what it has.
+		case m.State == mesh.Joining:
+			joining = append(joining, node) // it takes no traffic yet
 		default:
+			// Drained, or leaving: it said so, so the region is not dead. At the worst it serves on until it is gone.
 			draining = append(draining, node)
 		}
 		f.live++
@@ -133,6 +134,10 @@ func (v view) region(name string, members []member, obs []healthcheck.Observatio
 		r.Nodes = serving
 	case len(draining) > 0:
 		r.Nodes, r.Drained = draining, true
+	case len(joining) > 0:
+		// Only when no region at all is left: then a node that is about to serve beats an answer without an address, which
+		// resolvers would remember.
+		r.Nodes, r.Dead = joining, true
 	default:
 		r.Nodes, r.Dead = gone, true
 	}

@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// NewSnapshot prepares s for deciding. Regions must be sorted by name and each service must have one place a region; both
-// are the caller's to see to. s must not be changed afterwards.
+// NewSnapshot prepares s for deciding. Regions and services must be sorted by name and each service must have one place a
+// region; that is the caller's to see to. s must not be changed afterwards.
 func NewSnapshot(s Snapshot) *Snapshot {
 	s.vectors = make([]vector, len(s.Regions))
 	s.hashes = make([]uint64, len(s.Regions))
@@ -31,7 +31,11 @@ func (s *Snapshot) Region(name string) int {
 
 // Service finds a service by name, or -1.
 func (s *Snapshot) Service(name string) int {
-	return slices.IndexFunc(s.Services, func(v Service) bool { return v.Name == name })
+	i, ok := slices.BinarySearchFunc(s.Services, name, func(v Service, n string) int { return strings.Compare(v.Name, n) })
+	if !ok {
+		return -1
+	}
+	return i
 }
 
 // Addresses appends up to n addresses of one family to dst for the decision d: one of the best region's nodes, then one

@@ -63,11 +63,11 @@ type Place struct {
 
 // Snapshot is the fleet at one moment, made by NewSnapshot. It is immutable once published; publishing swaps a pointer.
 type Snapshot struct {
-	Regions  []Region // sorted by name
-	Services []Service
-	Panic    float64 // share of a service's regions, 0 to 1
-	AllDown  int     // index of the region that gets everybody when all are down, or -1: fail open
-	Version  uint64  // grows by one with each snapshot of a node
+	Regions  []Region  // sorted by name
+	Services []Service // sorted by name
+	Panic    float64   // share of a service's regions, 0 to 1
+	AllDown  int       // index of the region that gets everybody when all are down, or -1: fail open
+	Version  uint64    // grows by one with each snapshot of a node
 
 	vectors []vector // of each region's location
 	hashes  []uint64 // of each region's name

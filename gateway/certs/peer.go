@@ -143,7 +143,7 @@ func (p *PeerCreds) Err() error {
 // Info describes the certificate in use.
 func (p *PeerCreds) Info() Info {
 	h := newHeld(p.state.Load().pair, p.cert)
-	return Info{Names: h.names, NotAfter: h.leaf().NotAfter, Source: h.source}
+	return Info{Names: h.names, Issuer: h.leaf().Issuer.CommonName, NotBefore: h.leaf().NotBefore, NotAfter: h.leaf().NotAfter, Source: h.source}
 }
 
 // Server is the configuration of the peer listener: TLS 1.3, HTTP/2, and a certificate of the fleet's CA required of

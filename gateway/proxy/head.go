@@ -150,6 +150,9 @@ func normalHost(host string) (string, bool) {
 	}
 	for i := range len(name) {
 		c := name[i]
+		if c == '.' && (i == 0 || name[i-1] == '.' || i == len(name)-1) {
+			return "", false // an empty label (RFC 1035 section 2.3.1)
+		}
 		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '.' || c == '_') {
 			return "", false
 		}
@@ -170,6 +173,9 @@ func validPort(s string) bool {
 // what the cache is keyed by. Escaped dots count as dots; an escaped slash stays what it is.
 func normalPath(u *url.URL) (string, bool) {
 	path := u.EscapedPath()
+	if u.Opaque != "" {
+		return "", false
+	}
 	if path == "" {
 		return "/", true
 	}
@@ -202,12 +208,19 @@ func normalPath(u *url.URL) (string, bool) {
 	return "/" + strings.Join(out, "/"), true
 }
 
-// upgradeOf is the protocol that an HTTP/1.1 request asks to switch to (RFC 9110 section 7.8), or empty.
+// upgradeOf is the protocol that an HTTP/1.1 request asks to switch to (RFC 9110 section 7.8), or empty. A switch to
+// another version of HTTP is ignored, as the section allows: it would let the client speak to the origin past every phase.
 func upgradeOf(r *http.Request) string {
 	if r.ProtoMajor != 1 || !httpguts.HeaderValuesContainsToken(r.Header["Connection"], "upgrade") {
 		return ""
 	}
-	return r.Header.Get("Upgrade")
+	to := strings.Join(r.Header["Upgrade"], ",")
+	for protocol := range strings.SplitSeq(strings.ToLower(to), ",") {
+		if name, _, _ := strings.Cut(strings.TrimSpace(protocol), "/"); name == "h2c" || name == "h2" || name == "http" {
+			return ""
+		}
+	}
+	return to
 }
 
 func (p *Proxy) isTrusted(a netip.Addr) bool {

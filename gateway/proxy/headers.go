@@ -3,6 +3,7 @@ package proxy
 import (
 	"net/http"
 	"net/netip"
+	"net/url"
 	"strconv"
 	"strings"
 
@@ -46,13 +47,13 @@ func stripInternal(h http.Header) {
 func (x *exchange) outbound(from *http.Request, coding string) *http.Request {
 	out := from.Clone(from.Context())
 	out.RequestURI = ""
+	out.Trailer = from.Trailer // not a copy: the server fills it in when the body has ended
 	out.Close = false
 	out.Host = x.in.Host
 	out.Method = x.head.method
-	out.URL.Scheme, out.URL.Host = "", ""
-	out.URL.Path, out.URL.RawPath, out.URL.RawQuery = "", "", x.head.query
-	out.URL.Opaque = ""
-	setEscapedPath(out, x.head.path)
+	out.URL.Scheme, out.URL.Host, out.URL.Opaque = "", "", ""
+	out.URL.RawQuery = x.head.query
+	setEscapedPath(out.URL, x.head.path)
 	h := out.Header
 	stripHopByHop(h)
 	if x.head.hop == 0 {
@@ -76,14 +77,14 @@ func (x *exchange) outbound(from *http.Request, coding string) *http.Request {
 	return out
 }
 
-// setEscapedPath sets a URL's path from its escaped form. head has checked that it unescapes.
-func setEscapedPath(r *http.Request, escaped string) {
-	u, err := r.URL.Parse(escaped)
+// setEscapedPath sets a URL's path from its escaped form, which head has checked to unescape. It is not parsed as a
+// reference: a path that begins with // would lose its first segment to the authority.
+func setEscapedPath(u *url.URL, escaped string) {
+	path, err := url.PathUnescape(escaped)
 	if err != nil {
-		r.URL.Path = escaped
-		return
+		path = escaped
 	}
-	r.URL.Path, r.URL.RawPath = u.Path, u.RawPath
+	u.Path, u.RawPath = path, escaped
 }
 
 // setForwarding tells the origin who the client is. What a client wrote itself is replaced, unless it came through a

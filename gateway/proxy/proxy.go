@@ -89,6 +89,11 @@ func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, conn Conn) {
 	x := &exchange{p: p, conn: conn, started: p.o.Now(), in: r}
 	x.w = &responseWriter{ResponseWriter: w, x: x}
 	defer x.account()
+	if r.ProtoMajor == 1 && r.ContentLength != 0 {
+		// An origin may answer before it has read the whole body. Without this net/http would then throw away what the
+		// origin still waits for. Writers that can't do it have no such habit.
+		_ = http.NewResponseController(w).EnableFullDuplex()
+	}
 	if no := x.run(); no != nil {
 		x.refuse(no)
 	}
@@ -139,10 +144,11 @@ func (x *exchange) run() *refusal {
 	return x.serveCached()
 }
 
-// redirected answers a plain HTTP request for a host with a certificate by sending the client to HTTPS.
+// redirected answers a plain HTTP request for a host with a certificate by sending the client to HTTPS. A client that came
+// by HTTPS to a trusted proxy is there already.
 func (x *exchange) redirected() bool {
 	o := &x.p.o
-	if x.conn.TLS || x.head.hop > 0 || o.HTTPSPort == "" || !o.HasCert(x.head.host) {
+	if x.head.scheme == "https" || x.head.hop > 0 || o.HTTPSPort == "" || !o.HasCert(x.head.host) {
 		return false
 	}
 	to := "https://" + x.head.host
@@ -158,7 +164,7 @@ func (x *exchange) debugHeaders() {
 	if !x.match.service.config.Debug || x.head.hop > 0 {
 		return
 	}
-	h := x.w.Header()
+	h := x.w.ResponseWriter.Header() // the final head is not begun yet: early hints may come before it
 	h.Set("X-Landfall-Region", x.p.o.Region)
 	h.Set("X-Landfall-Node", x.p.o.Node)
 	h.Set("X-Request-Id", x.head.id)

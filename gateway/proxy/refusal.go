@@ -77,11 +77,12 @@ var answers = map[reason]answer{
 	"connect":      {http.StatusBadGateway, "connection_refused"},
 	"reset":        {http.StatusBadGateway, "connection_terminated"},
 	"timeout":      {http.StatusGatewayTimeout, "http_response_timeout"},
-	"too_large":    {http.StatusRequestEntityTooLarge, "http_request_denied"},
 	"budget":       {http.StatusBadGateway, "destination_unavailable"},
 }
 
 var causeTexts = map[reason]string{
+	bodyTooLarge:   "the request's body is larger than this service takes",
+	malformed:      "the request's body is malformed",
 	"all_ejected":  "none of the origins is healthy",
 	"breaker_open": "the origins failed too often and are given a rest",
 	"at_bound":     "the origins have as many requests as they may take",
@@ -89,9 +90,6 @@ var causeTexts = map[reason]string{
 	"connect":      "no connection to an origin could be made",
 	"reset":        "the origin broke the connection off",
 	"timeout":      "the origin did not answer in time",
-	"too_large":    "the request's body is larger than this service takes",
-	bodyTooLarge:   "the request's body is larger than this service takes",
-	malformed:      "the request's body is malformed",
 }
 
 // refusalFor is what an error of the region and pool phases means to the client.
@@ -107,7 +105,7 @@ func (p *Proxy) refusalFor(err error) *refusal {
 	}
 	var tooLarge *http.MaxBytesError
 	switch {
-	case errors.As(err, &tooLarge):
+	case r == upstream.CauseTooLarge, errors.As(err, &tooLarge):
 		r = bodyTooLarge
 	case p.o.BadBody != nil && errors.Is(err, p.o.BadBody):
 		r = malformed

@@ -1,11 +1,12 @@
 package proxy
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
-	"sync/atomic"
 
 	"landfall/gateway/upstream"
 	"landfall/routing"
@@ -37,7 +38,7 @@ func (x *exchange) fetch(from *http.Request, coding string, body *bodyWatch) (*h
 		return resp, tr, err
 	}
 	// The pool failed before its health said so. Another region may serve what was not sent, or is safe to send twice.
-	if untouched(err, body) || (x.repeatable() && !body.read.Load()) {
+	if untouched(err, body) || (x.repeatable() && body.whole()) {
 		if resp2, tr2, err2 := x.elsewhere(from, coding, body); err2 == nil {
 			return resp2, tr2, nil
 		}
@@ -47,7 +48,7 @@ func (x *exchange) fetch(from *http.Request, coding string, body *bodyWatch) (*h
 
 // untouched tells whether a failed attempt left the request unsent and its body whole.
 func untouched(err error, body *bodyWatch) bool {
-	if body.read.Load() {
+	if !body.whole() {
 		return false
 	}
 	var up *upstream.Error
@@ -95,13 +96,19 @@ func (x *exchange) elsewhere(from *http.Request, coding string, body *bodyWatch)
 	if x.head.hop >= maxHops {
 		return nil, trail{}, &refusal{reason: hopLimit, text: "the request was forwarded too often between regions", noPool: true}
 	}
+	err := error(&refusal{reason: noRegion, text: "no region can serve this request now", noPool: true})
 	s := x.p.o.Snapshot()
+	service := s.Service(x.match.service.name)
+	if service < 0 {
+		return nil, trail{}, err // a reload took the service away while this request was under way
+	}
 	key := routing.ClientKey(x.head.client)
 	var buf [maxRegions]routing.Choice
-	d := s.Decide(buf[:0], x.match.service.index, routing.Client{Point: s.Regions[x.p.self].Location, Key: key})
-	err := error(&refusal{reason: noRegion, text: "no region can serve this request now", noPool: true})
+	d := s.Decide(buf[:0], service, routing.Client{Point: s.Regions[x.p.self].Location, Key: key})
 	var tr trail
 	tried := 0
+	// Panic makes down regions candidates for clients, who have a second address. Here those that are up go first.
+	slices.SortStableFunc(d.Choices[:d.Usable], func(a, b routing.Choice) int { return cmp.Compare(a.State, b.State) })
 	for _, c := range d.Choices[:d.Usable] {
 		if c.Region == x.p.self || len(s.Regions[c.Region].Nodes) == 0 {
 			continue
@@ -119,7 +126,7 @@ func (x *exchange) elsewhere(from *http.Request, coding string, body *bodyWatch)
 			x.p.o.Metrics.forwarded.WithLabelValues(x.p.o.Region, tr.Region).Inc()
 			return resp, tr, nil
 		}
-		if from.Context().Err() != nil || !untouched(err, body) && (!x.repeatable() || body.read.Load()) {
+		if from.Context().Err() != nil || !untouched(err, body) && (!x.repeatable() || !body.whole()) {
 			break
 		}
 	}
@@ -163,39 +170,3 @@ func (x *exchange) forward(from *http.Request, coding string, body *bodyWatch, n
 	}
 	return resp, nil
 }
-
-// bodyWatch lends the client's body to one attempt after another, and knows whether any of it was read: what was read is
-// gone, so only an unread body can go elsewhere.
-type bodyWatch struct {
-	body io.ReadCloser
-	size int64
-	read atomic.Bool
-}
-
-func watchBody(r *http.Request) *bodyWatch {
-	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 {
-		return &bodyWatch{}
-	}
-	return &bodyWatch{body: r.Body, size: r.ContentLength}
-}
-
-func (b *bodyWatch) attach(out *http.Request) {
-	if b.body == nil {
-		out.Body, out.ContentLength, out.GetBody = nil, 0, nil
-		return
-	}
-	out.Body, out.ContentLength, out.GetBody = &watchedBody{b}, b.size, nil
-}
-
-type watchedBody struct{ b *bodyWatch }
-
-func (w *watchedBody) Read(p []byte) (int, error) {
-	n, err := w.b.body.Read(p)
-	if n > 0 {
-		w.b.read.Store(true)
-	}
-	return n, err
-}
-
-// Close leaves the client's body open: the next attempt may need it, and the server closes it in the end.
-func (w *watchedBody) Close() error { return nil }

@@ -14,7 +14,6 @@ import (
 // service is a service of the configuration with its routes.
 type service struct {
 	name   string
-	index  int // in routing.Snapshot.Services: by name
 	config *configs.Service
 	routes []upstream.RetryPolicy // of each route
 }
@@ -36,8 +35,8 @@ type hostTable struct {
 
 func newHostTable(c *configs.Config) (hostTable, error) {
 	t := hostTable{exact: map[string]*service{}, suffix: map[string]*service{}, named: map[string]*service{}}
-	for i, name := range ServiceNames(c) {
-		s := &service{name: name, index: i, config: c.Services[name]}
+	for _, name := range ServiceNames(c) {
+		s := &service{name: name, config: c.Services[name]}
 		t.named[name] = s
 		for _, r := range s.config.Routes {
 			policy, err := upstream.PolicyFrom(r)
@@ -128,13 +127,13 @@ func matchPath(pattern, path string) bool {
 	return path == pattern
 }
 
-// ServiceOf is the service that has a host (lower case, without port) and its index in routing snapshots.
-func (p *Proxy) ServiceOf(host string) (name string, index int, ok bool) {
+// ServiceOf is the name of the service that has a host (lower case, without port).
+func (p *Proxy) ServiceOf(host string) (name string, ok bool) {
 	s := p.hosts.find(host)
 	if s == nil {
-		return "", 0, false
+		return "", false
 	}
-	return s.name, s.index, true
+	return s.name, true
 }
 
 // RouteOf is the index of the route that a method and a normalised path take in a service.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
@@ -143,26 +144,26 @@ const purgeTimeout = 10 * time.Second
 // errNoHijack tells that a connection can't be taken over: HTTP/2 has no Upgrade.
 var errNoHijack = errors.New("this connection can't be upgraded")
 
-// hintForwarder passes informational responses (103 Early Hints and its like) on to the client while its final response
-// has not begun. The response may come to a fill that outlives this request, hence the lock.
+// hintForwarder passes informational responses (103 Early Hints and its like) on to the client while its final head has
+// not begun. The response may come to a fetch that has no client, or outlives it, hence the lock.
 type hintForwarder struct{ w *responseWriter }
 
 func (f hintForwarder) forward(code int, header textproto.MIMEHeader) error {
 	f.w.mu.Lock()
 	defer f.w.mu.Unlock()
-	if f.w.wrote || f.w.done || code == http.StatusContinue || code == http.StatusSwitchingProtocols {
+	if f.w.begun || f.w.done || code == http.StatusContinue || code == http.StatusSwitchingProtocols {
 		return nil // the server itself answers Expect: 100-continue
 	}
-	h := f.w.ResponseWriter.Header()
+	hint := http.Header(header).Clone()
+	stripHopByHop(hint)
+	stripInternal(hint)
+	h := f.w.ResponseWriter.Header() // what is in it already is for the final head
 	kept := h.Clone()
-	for name, values := range header {
-		h[name] = values
-	}
+	clear(h)
+	maps.Copy(h, hint)
 	f.w.ResponseWriter.WriteHeader(code)
 	clear(h)
-	for name, values := range kept {
-		h[name] = values
-	}
+	maps.Copy(h, kept)
 	return nil
 }
 

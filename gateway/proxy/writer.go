@@ -15,15 +15,24 @@ type responseWriter struct {
 	http.ResponseWriter
 	x *exchange
 
-	mu     sync.Mutex // between the handler and a fill's informational responses
-	wrote  bool
+	mu     sync.Mutex // between the handler and a fetch's informational responses
+	begun  bool       // the final head is being made: no informational response comes any more
 	done   bool
+	wrote  bool
 	status int
 	bytes  int64
 }
 
 // Unwrap lets http.ResponseController reach the server's own writer.
 func (w *responseWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// Header is asked for by whoever makes the final head.
+func (w *responseWriter) Header() http.Header {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.begun = true
+	return w.ResponseWriter.Header()
+}
 
 func (w *responseWriter) WriteHeader(status int) {
 	w.mu.Lock()

@@ -46,6 +46,14 @@ type PoolOptions struct {
 	TLS *tls.Config
 }
 
+// OptionsFrom are the options that a config describes; what isn't in a config is the caller's to add.
+func OptionsFrom(service, region string, pool configs.Pool, policy configs.PoolPolicy) PoolOptions {
+	return PoolOptions{
+		Service: service, Region: region, Origins: pool.Origins, Weights: pool.Weights, Balance: policy.Balance,
+		Breaker: policy.Breaker, Eject: policy.Eject, SlowStart: policy.SlowStart.D(), Concurrency: policy.Concurrency.Limit(),
+	}
+}
+
 // Pool is the origins of a service in one region. Safe for concurrent use.
 type Pool struct {
 	// Immutable.

@@ -164,13 +164,25 @@ type Pool struct {
 
 // PoolPolicy is the policy of each of a service's pools.
 type PoolPolicy struct {
-	Balance     string      `yaml:"balance" doc:"How an origin is chosen: least_request (of two drawn, the one with fewer requests in flight), ewma (of two, the one with less latency times requests in flight), round_robin, random, or hash (see hash_by)." default:"least_request" enum:"least_request,ewma,round_robin,random,hash"`
-	HashBy      string      `yaml:"hash_by" doc:"What balance: hash keeps on one origin: client, url, header:NAME or cookie:NAME; a request without it goes to any." default:"client"`
-	SlowStart   Duration    `yaml:"slow_start" doc:"How long an origin that comes back takes to get its full share; 0s: at once." default:"0s" min:"0s" max:"1h"`
-	Check       *Check      `yaml:"check" doc:"Active health check. Absent: origins are believed up until requests fail."`
-	Eject       Eject       `yaml:"eject" doc:"Passive ejection: when an origin that fails its requests is left out for a while."`
-	Breaker     Breaker     `yaml:"breaker" doc:"Circuit breaker of each origin, and of the pool."`
-	Concurrency Concurrency `yaml:"concurrency" doc:"Requests in flight to an origin before the less important are refused: a number, adaptive (learned from latency), or off." default:"off"`
+	Balance       string      `yaml:"balance" doc:"How an origin is chosen: least_request (of two drawn, the one with fewer requests in flight), ewma (of two, the one with less latency times requests in flight), round_robin, random, or hash (see hash_by)." default:"least_request" enum:"least_request,ewma,round_robin,random,hash"`
+	HashBy        string      `yaml:"hash_by" doc:"What balance: hash keeps on one origin: client, url, header:NAME or cookie:NAME; a request without it goes to any." default:"client"`
+	SlowStart     Duration    `yaml:"slow_start" doc:"How long an origin that comes back takes to get its full share; 0s: at once." default:"0s" min:"0s" max:"1h"`
+	Check         *Check      `yaml:"check" doc:"Active health check. Absent: origins are believed up until requests fail."`
+	Eject         Eject       `yaml:"eject" doc:"Passive ejection: when an origin that fails its requests is left out for a while."`
+	Breaker       Breaker     `yaml:"breaker" doc:"Circuit breaker of each origin, and of the pool."`
+	HTTP          string      `yaml:"http" doc:"Protocol to the origins: auto (HTTP/2 where a TLS origin offers it, else 1.1), 1.1, 2 (over TLS only), or h2c (HTTP/2 without TLS, as gRPC servers speak it). Upgrades such as WebSocket always go by 1.1." default:"auto" enum:"auto,1.1,2,h2c"`
+	TLS           *OriginTLS  `yaml:"tls" doc:"What https origins must prove, and what the gateway proves to them. Absent: the system's CAs, the origin's host name, no client certificate."`
+	ProxyProtocol string      `yaml:"proxy_protocol" doc:"Header before each connection that names the client (PROXY protocol v1 or v2); such connections are not reused." default:"off" enum:"off,v1,v2"`
+	ConnectionAge Duration    `yaml:"connection_age" doc:"Connections older than this take no new request, so that they follow the origins' load balancers and DNS; 0s: any age." default:"10m" min:"0s" max:"24h"`
+	Concurrency   Concurrency `yaml:"concurrency" doc:"Requests in flight to an origin before the less important are refused: a number, adaptive (learned from latency), or off." default:"off"`
+}
+
+// OriginTLS is TLS towards the origins.
+type OriginTLS struct {
+	CA         string `yaml:"ca" doc:"PEM file with the only CAs that the origins' certificates may be of. Absent: the system's." path:"true"`
+	ServerName string `yaml:"server_name" doc:"Name that the origins' certificates must have, sent as SNI. Absent: the host of the origin's URL."`
+	Cert       string `yaml:"cert" doc:"PEM file with the certificate chain that the gateway shows the origins; needs key." path:"true"`
+	Key        string `yaml:"key" doc:"PEM file with its private key." path:"true"`
 }
 
 // Concurrency is a limit on an origin's requests in flight. In YAML: a number, adaptive or off.
@@ -224,12 +236,83 @@ type Breaker struct {
 
 // Route is a match and a policy inside a service.
 type Route struct {
-	Match    Match        `yaml:"match" doc:"What the route applies to."`
-	Cache    *RouteCache  `yaml:"cache" doc:"off, on (as the response's headers say), or a mapping. Absent: on."`
-	Priority string       `yaml:"priority" doc:"Who is refused last when the pool's concurrency is at its limit: critical may fill all of it, normal 90%, background half." default:"normal" enum:"critical,normal,background"`
-	Timeout  RouteTimeout `yaml:"timeout" doc:"Bounds on the time origins may take."`
-	Retry    Retry        `yaml:"retry" doc:"When a failed attempt is tried on another origin."`
-	Hedge    *Hedge       `yaml:"hedge" doc:"A second attempt on another origin when the first is slow; whichever answers first is used. Absent: none."`
+	Match     Match         `yaml:"match" doc:"What the route applies to."`
+	Cache     *RouteCache   `yaml:"cache" doc:"off, on (as the response's headers say), or a mapping. Absent: on."`
+	Allow     []Prefix      `yaml:"allow" doc:"Client addresses that may come (CIDR or single address); others get a 403. Absent: all."`
+	Deny      []Prefix      `yaml:"deny" doc:"Client addresses that may not come, also among those that allow names."`
+	RateLimit *RateLimit    `yaml:"rate_limit" doc:"Requests that a client, key or the whole route may make on each node; more get a 429."`
+	BasicAuth *BasicAuth    `yaml:"basic_auth" doc:"Users that may come (RFC 7617); others get a 401. The origin sees no Authorization."`
+	CORS      *CORS         `yaml:"cors" doc:"Cross-origin requests that browsers may make; preflights are answered here, and the origins' own CORS headers are replaced."`
+	Redirect  *Redirect     `yaml:"redirect" doc:"Send the client elsewhere."`
+	Respond   *Respond      `yaml:"respond" doc:"Answer without an origin."`
+	Rewrite   *Rewrite      `yaml:"rewrite" doc:"What origins see instead of the path that the client asked for. The cache goes by the client's."`
+	Headers   *HeaderPolicy `yaml:"headers" doc:"Header fields that are set or removed on the way."`
+	Priority  string        `yaml:"priority" doc:"Who is refused last when the pool's concurrency is at its limit: critical may fill all of it, normal 90%, background half." default:"normal" enum:"critical,normal,background"`
+	Timeout   RouteTimeout  `yaml:"timeout" doc:"Bounds on the time origins may take."`
+	Retry     Retry         `yaml:"retry" doc:"When a failed attempt is tried on another origin."`
+	Hedge     *Hedge        `yaml:"hedge" doc:"A second attempt on another origin when the first is slow; whichever answers first is used. Absent: none."`
+}
+
+// RateLimit is a token bucket for each key (GCRA).
+type RateLimit struct {
+	By    string `yaml:"by" doc:"What has a bucket of its own: client (an IPv6 client by its /64), header:NAME, cookie:NAME, or route (one for all). Requests without the header or cookie share one." default:"client"`
+	Rate  Rate   `yaml:"rate" doc:"Requests in the long run." required:"true"`
+	Burst int    `yaml:"burst" doc:"Requests at once, after a silence." default:"1" min:"1" max:"1000000"`
+}
+
+// BasicAuth names users.
+type BasicAuth struct {
+	Realm string      `yaml:"realm" doc:"Name of what is protected, shown by browsers." default:"restricted"`
+	Users []BasicUser `yaml:"users" doc:"Who may come." required:"true"`
+}
+
+// BasicUser is one user.
+type BasicUser struct {
+	Name string `yaml:"name" doc:"Name of the user." required:"true"`
+	Hash string `yaml:"hash" doc:"bcrypt hash of the password (htpasswd -nbB name password)." required:"true" secret:"true"`
+}
+
+// CORS tells browsers which pages of other origins may use a route (Fetch standard, CORS protocol).
+type CORS struct {
+	Origins     []string `yaml:"origins" doc:"Origins such as https://app.example.com, or * for all." required:"true"`
+	Methods     []string `yaml:"methods" doc:"Methods that they may use beside GET, HEAD and POST." default:"[PUT, PATCH, DELETE]"`
+	Headers     []string `yaml:"headers" doc:"Request header fields that they may set; absent: those that the browser asks for."`
+	Expose      []string `yaml:"expose" doc:"Response header fields that they may read."`
+	Credentials bool     `yaml:"credentials" doc:"Cookies and authorization may come along; not with the origin *."`
+	MaxAge      Duration `yaml:"max_age" doc:"How long browsers remember the answer to a preflight." default:"10m" min:"0s" max:"24h"`
+}
+
+// Redirect sends the client elsewhere.
+type Redirect struct {
+	To     string `yaml:"to" doc:"URL or path; {path} in it is the request's path, {query} its query with the ?, {host} its host." required:"true"`
+	Status int    `yaml:"status" doc:"301, 302, 303, 307 or 308." default:"308" min:"301" max:"308"`
+}
+
+// Respond is a fixed response.
+type Respond struct {
+	Status      int    `yaml:"status" doc:"Status code." default:"200" min:"200" max:"599"`
+	Body        string `yaml:"body" doc:"Body, at most 64 KiB. Absent: empty."`
+	ContentType string `yaml:"content_type" doc:"Media type of the body." default:"text/plain; charset=utf-8"`
+}
+
+// Rewrite changes what origins see.
+type Rewrite struct {
+	StripPrefix string            `yaml:"strip_prefix" doc:"Taken off the front of the path, such as /api. Absent: nothing."`
+	AddPrefix   string            `yaml:"add_prefix" doc:"Put before the path, after strip_prefix. Absent: nothing."`
+	Host        string            `yaml:"host" doc:"Host that the origin sees. Absent: the client's."`
+	Query       map[string]string `yaml:"query" doc:"Query parameters that are set, by name; an empty one is removed."`
+}
+
+// HeaderPolicy changes header fields.
+type HeaderPolicy struct {
+	Request  HeaderOps `yaml:"request" doc:"On the way to the origin."`
+	Response HeaderOps `yaml:"response" doc:"On the way to the client."`
+}
+
+// HeaderOps are removals, then settings.
+type HeaderOps struct {
+	Set    map[string]string `yaml:"set" doc:"Values by name, in place of what is there."`
+	Remove []string          `yaml:"remove" doc:"Names."`
 }
 
 // Hedge tells when a slow attempt is joined by a second one.

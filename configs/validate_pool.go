@@ -18,9 +18,25 @@ func (v *validator) policy(path string, p *PoolPolicy) {
 	} else if p.HashBy != "client" && p.Balance != "hash" && !v.unsure(path+".balance") {
 		v.fault(path+".hash_by", "means nothing with balance: %s; write balance: hash, or leave it out", p.Balance)
 	}
+	v.originTLS(path+".tls", p.TLS)
 	c := string(p.Concurrency)
 	if n, err := strconv.Atoi(c); c != "off" && c != "adaptive" && (err != nil || n < 1 || n > 1_000_000) {
 		v.fault(path+".concurrency", "%s is not a number from 1 to 1000000, adaptive or off", v.show(path+".concurrency", c))
+	}
+}
+
+var serverNamePattern = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9])?$`)
+
+// originTLS checks TLS towards origins; that the files can be read is seen where they are used.
+func (v *validator) originTLS(path string, t *OriginTLS) {
+	if t == nil {
+		return
+	}
+	if t.ServerName != "" && !serverNamePattern.MatchString(t.ServerName) {
+		v.fault(path+".server_name", "%s is not a host name", v.show(path+".server_name", t.ServerName))
+	}
+	if (t.Cert == "") != (t.Key == "") {
+		v.fault(path, "cert and key belong together: give both or none")
 	}
 }
 

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"log/slog"
@@ -22,21 +23,24 @@ import (
 type generation struct {
 	config *configs.Config
 	proxy  *proxy.Proxy
-	pools  map[string]*upstream.Pool // this region's, by service
-	closer io.Closer                 // the access log's file, or nil
+	pools  map[string]*upstream.Pool    // this region's, by service
+	tls    map[string][sha256.Size]byte // of the files that each pool's TLS was made from
+	closer io.Closer                    // the access log's file, or nil
 }
 
 // generate prepares a generation without touching the one in force. Pools that did not change are carried over with
 // their breakers, budgets and connections.
 func (n *Node) generate(c *configs.Config, old *generation) (_ *generation, err error) {
-	g := &generation{config: c, pools: map[string]*upstream.Pool{}}
+	g := &generation{config: c, pools: map[string]*upstream.Pool{}, tls: map[string][sha256.Size]byte{}}
 	defer func() {
 		if err != nil {
 			g.release(old)
 		}
 	}()
 	for name := range c.Services {
-		n.generatePool(g, name, old)
+		if err := n.generatePool(g, name, old); err != nil {
+			return nil, err
+		}
 	}
 	access, closer, err := openAccessLog(c.Observe.AccessLog)
 	if err != nil {
@@ -62,19 +66,26 @@ func (n *Node) generate(c *configs.Config, old *generation) (_ *generation, err 
 }
 
 // generatePool adds this region's pool of a service, if it has one.
-func (n *Node) generatePool(g *generation, service string, old *generation) {
+func (n *Node) generatePool(g *generation, service string, old *generation) error {
 	pool, ok := g.config.PoolFor(service, n.id.region)
 	if !ok {
-		return
+		return nil
 	}
 	policy := g.config.Services[service].Pool
-	if old != nil && old.pools[service] != nil && samePool(old.config, g.config, service, n.id.region) {
+	secure, print, err := originTLS(service, policy.TLS)
+	if err != nil {
+		return err
+	}
+	g.tls[service] = print
+	if old != nil && old.pools[service] != nil && old.tls[service] == print && samePool(old.config, g.config, service, n.id.region) {
 		g.pools[service] = old.pools[service]
-		return
+		return nil
 	}
 	o := upstream.OptionsFrom(service, n.id.region, pool, policy)
 	o.Panic, o.Metrics, o.Logger, o.OnEvent = float64(g.config.Health.Panic), n.metrics.upstream, n.log, n.event
+	o.TLS = secure
 	g.pools[service] = upstream.NewPool(o)
+	return nil
 }
 
 // samePool tells whether a service's pool means the same in two configs.
@@ -84,7 +95,7 @@ func samePool(a, b *configs.Config, service, region string) bool {
 	ca, cb := a.Services[service].Pool, b.Services[service].Pool
 	checked := (ca.Check == nil) == (cb.Check == nil)
 	ca.Check, cb.Check = nil, nil // what a check says is the checker's to follow
-	return reflect.DeepEqual(pa, pb) && ca == cb && checked && a.Health.Panic == b.Health.Panic
+	return reflect.DeepEqual(pa, pb) && reflect.DeepEqual(ca, cb) && checked && a.Health.Panic == b.Health.Panic
 }
 
 // release closes what g does not share with the generation that goes on. Requests in flight on a closed pool finish.

@@ -135,6 +135,15 @@ func (x *exchange) run() *refusal {
 	if x.head.method == methodPurge {
 		return x.purge()
 	}
+	if x.answeredEarly() {
+		return nil
+	}
+	if no = x.access(); no != nil {
+		return no
+	}
+	if x.answeredHere() {
+		return nil
+	}
 	switch {
 	case x.head.hop > 0:
 		return x.servePeer()

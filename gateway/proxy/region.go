@@ -77,8 +77,9 @@ func (x *exchange) here(pool *upstream.Pool, from *http.Request, coding string, 
 		out.Header.Set("Connection", "Upgrade")
 		out.Header.Set("Upgrade", x.head.upgrade)
 	}
+	x.shapeRequest(out)
 	policy := x.match.policy
-	policy.Key = x.hashKey(out.Header)
+	policy.Key, policy.Client = x.hashKey(out.Header), x.head.client
 	resp, at, err := pool.RoundTrip(out, policy)
 	tr := trail{Region: x.p.o.Region, Origin: at.Origin, Tries: at.Tries}
 	if err != nil {

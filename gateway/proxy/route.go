@@ -16,6 +16,7 @@ type service struct {
 	name   string
 	config *configs.Service
 	routes []upstream.RetryPolicy // of each route
+	gates  []*gatekeeper          // of each route
 }
 
 // routeResult is what the route phase found.
@@ -23,6 +24,7 @@ type routeResult struct {
 	service *service
 	route   *configs.Route
 	policy  upstream.RetryPolicy
+	gate    *gatekeeper
 }
 
 // hostTable finds a service by host: an exact name, else the longest *.suffix, else "*". It is immutable.
@@ -38,12 +40,13 @@ func newHostTable(c *configs.Config) (hostTable, error) {
 	for _, name := range ServiceNames(c) {
 		s := &service{name: name, config: c.Services[name]}
 		t.named[name] = s
-		for _, r := range s.config.Routes {
-			policy, err := upstream.PolicyFrom(r)
+		for i := range s.config.Routes {
+			r := &s.config.Routes[i]
+			policy, err := upstream.PolicyFrom(*r)
 			if err != nil {
 				return t, fmt.Errorf("service %s, route %s: %w", name, r.Match.Path, err)
 			}
-			s.routes = append(s.routes, policy)
+			s.routes, s.gates = append(s.routes, policy), append(s.gates, newGatekeeper(r))
 		}
 		for _, h := range s.config.Hosts {
 			switch {
@@ -102,7 +105,7 @@ func (p *Proxy) route(h headResult) (routeResult, *refusal) {
 			continue
 		}
 		if len(r.Match.Methods) == 0 || slices.Contains(r.Match.Methods, h.method) || h.method == methodPurge {
-			return routeResult{service: s, route: r, policy: s.routes[i]}, nil
+			return routeResult{service: s, route: r, policy: s.routes[i], gate: s.gates[i]}, nil
 		}
 		for _, m := range r.Match.Methods {
 			allow[m] = true

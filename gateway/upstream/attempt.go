@@ -25,6 +25,8 @@ type attempt struct {
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
 
+	transports *transports
+
 	connected atomic.Bool // a connection was had, so something may have been sent
 	waited    atomic.Bool // no longer counted as waiting for a connection
 	settled   atomic.Bool
@@ -41,6 +43,7 @@ type attempt struct {
 
 func (p *Pool) newAttempt(ctx context.Context, l lease, pol RetryPolicy) *attempt {
 	a := &attempt{pool: p, lease: l, policy: pol, started: p.o.Now()}
+	a.transports = l.origin.fresh(a.started)
 	a.ctx, a.cancel = context.WithCancelCause(ctx)
 	l.origin.requests.Add(1)
 	if l.ticket.halfOpen {
@@ -65,7 +68,7 @@ func (a *attempt) watch() {
 
 // send makes the round trip. The request is r with the origin's address; r itself isn't touched.
 func (a *attempt) send(r *http.Request, body *bodySource) (*http.Response, error) {
-	settings := &dialSettings{connect: a.policy.Connect, onlyHTTP1: wantsWebSocket(r.Header)}
+	settings := &dialSettings{connect: a.policy.Connect, onlyHTTP1: wantsWebSocket(r.Header), client: a.policy.Client}
 	out := r.WithContext(withTrace(context.WithValue(a.ctx, dialKey{}, settings), a))
 	out.URL = new(url.URL)
 	*out.URL = *r.URL
@@ -76,7 +79,7 @@ func (a *attempt) send(r *http.Request, body *bodySource) (*http.Response, error
 	if err := body.attach(out, a); err != nil {
 		return nil, err
 	}
-	resp, err := a.lease.origin.transport.RoundTrip(out)
+	resp, err := a.transports.of(settings).RoundTrip(out)
 	a.stopWaiting()
 	if err == nil {
 		if err = malformed(r, resp); err != nil {
@@ -190,6 +193,7 @@ func (a *attempt) end() {
 	a.cancel(errAbandoned)
 	a.stopPending()
 	a.lease.release()
+	a.lease.origin.left(a.transports)
 }
 
 // abandon ends an attempt of which nothing is known, from wherever it stands. Harmless after its proper end.

@@ -28,7 +28,7 @@ func TestHedge(t *testing.T) {
 	}
 	waitFor(t, func() bool {
 		s := p.Status().Origins[0]
-		return s.InFlight == 0 && uint64(cancelled.Load()) == s.Requests
+		return s.InFlight == 0 && cancelled.Load() > 0
 	})
 	if s := p.Status().Origins[0]; s.Requests == 0 || s.Failures != 0 {
 		t.Errorf("%+v", s)

@@ -3,7 +3,6 @@ package upstream
 import (
 	"crypto/tls"
 	"fmt"
-	"net/http"
 	"net/url"
 	"sync/atomic"
 	"time"
@@ -16,15 +15,17 @@ import (
 // origin is one address of a pool. Safe for concurrent use.
 type origin struct {
 	// Immutable.
-	name      string // as the config writes it
-	scheme    string
-	host      string // host:port
-	bound     int64  // requests in flight
-	waiters   int64  // of these, those that wait for a connection
-	pool      *Pool
-	breaker   *breaker
-	limiter   *limiter
-	transport *http.Transport
+	name    string // as the config writes it
+	scheme  string
+	host    string // host:port
+	bound   int64  // requests in flight
+	waiters int64  // of these, those that wait for a connection
+	pool    *Pool
+	breaker *breaker
+	limiter *limiter
+	tls     *tls.Config
+
+	transports atomic.Pointer[transports] // replaced when they are old
 
 	state    atomic.Uint32 // routing.State, or unchecked
 	drained  atomic.Bool   // an operator's word
@@ -58,8 +59,9 @@ func newOrigin(p *Pool, name string, config *tls.Config) (*origin, error) {
 	c := p.o.Breaker
 	o := &origin{
 		name: name, scheme: u.Scheme, host: u.Host, bound: int64(c.Requests), waiters: int64(c.Pending), pool: p,
-		limiter: newLimiter(p.o.Concurrency, int64(c.Requests), p.o.Now), transport: newTransport(p.o.Dial, config, c.Connections),
+		limiter: newLimiter(p.o.Concurrency, int64(c.Requests), p.o.Now), tls: config,
 	}
+	o.transports.Store(o.newTransports())
 	o.weight.Store(1)
 	o.state.Store(unchecked)
 	o.passive.window.period = int64(ejectWindow) / windowBuckets
@@ -149,10 +151,12 @@ func (o *origin) lease(priority int) (l lease, refusal string) {
 }
 
 // release gives the slot back. The attempt must have stopped waiting for a connection.
-func (l lease) release() {
-	l.origin.inFlight.Add(-1)
-	if l.origin.gone.Load() || l.origin.pool.closed.Load() {
-		l.origin.transport.CloseIdleConnections()
+func (l lease) release() { l.origin.inFlight.Add(-1) }
+
+// left is called when an attempt is over: connections that nobody will use again are closed.
+func (o *origin) left(t *transports) {
+	if t != o.transports.Load() || o.gone.Load() || o.pool.closed.Load() {
+		t.closeIdle()
 	}
 }
 

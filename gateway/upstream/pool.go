@@ -39,7 +39,10 @@ type PoolOptions struct {
 	// OnEvent hears of breaker.open, breaker.half_open, breaker.closed (subject: the origin's URL, or service/region for the
 	// whole pool), origin.ejected and origin.returned (the origin's URL), pool.panic and pool.panic_over (service/region), with a sentence of detail. It is called on a request's way with no lock
 	// held, possibly by many goroutines at once, and must return soon. nil: nobody hears.
-	OnEvent func(kind, subject, detail string)
+	OnEvent       func(kind, subject, detail string)
+	HTTP          string        // auto, 1.1, 2 or h2c; empty: auto
+	ProxyProtocol string        // off, v1 or v2; empty: off
+	ConnectionAge time.Duration // older connections take no new request; 0: any age
 	// Dial opens connections to origins; nil: net.Dialer.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	// TLS is what TLS connections to origins start from, for another CA than the system's; nil: the system's roots.
@@ -51,6 +54,7 @@ func OptionsFrom(service, region string, pool configs.Pool, policy configs.PoolP
 	return PoolOptions{
 		Service: service, Region: region, Origins: pool.Origins, Weights: pool.Weights, Balance: policy.Balance,
 		Breaker: policy.Breaker, Eject: policy.Eject, SlowStart: policy.SlowStart.D(), Concurrency: policy.Concurrency.Limit(),
+		HTTP: policy.HTTP, ProxyProtocol: policy.ProxyProtocol, ConnectionAge: policy.ConnectionAge.D(),
 	}
 }
 
@@ -130,7 +134,7 @@ func (p *Pool) SetMembers(wanted []Member) {
 			if o.rampSince.Swap(0) != 0 {
 				p.returning.Add(-1)
 			}
-			o.transport.CloseIdleConnections()
+			o.transports.Load().closeIdle()
 		}
 	}
 	told := p.panicCheck(now)
@@ -183,7 +187,7 @@ func (p *Pool) Close() {
 	}
 	p.o.Metrics.remove(p)
 	for _, o := range p.members.Load().list {
-		o.transport.CloseIdleConnections()
+		o.transports.Load().closeIdle()
 	}
 }
 

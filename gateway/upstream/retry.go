@@ -3,6 +3,7 @@ package upstream
 import (
 	"fmt"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"landfall/configs"
@@ -89,6 +90,7 @@ type RetryPolicy struct {
 	Priority  int           // Critical, Normal or Background
 	Key       uint64        // what balance: hash keeps on one origin (see HashKey); 0: nothing
 	Hedge     *Hedge        // nil: none
+	Client    netip.Addr    // who asks, for PROXY protocol towards origins
 }
 
 const (

@@ -200,11 +200,23 @@ func (x *exchange) receive(a *attempt, resp *http.Response) {
 		resp.Body = newUpgradedBody(rwc, a, x)
 		return
 	}
-	if resp.Body == nil || resp.Body == http.NoBody {
+	if bodiless(resp) {
 		a.settle(nil)
 		a.end()
+		if x.info.Cause == "" {
+			resp.Body = http.NoBody // those behind must see that nothing follows: gRPC tells a status without a message by it
+			x.end(a)
+			return
+		}
 	}
 	resp.Body = newResponseBody(resp, a, x)
+}
+
+// bodiless tells whether a response ended with its headers. In HTTP/2 that is one without a Content-Length whose length is
+// known all the same (RFC 9113 section 8.1).
+func bodiless(resp *http.Response) bool {
+	return resp.Body == nil || resp.Body == http.NoBody ||
+		resp.ProtoMajor == 2 && resp.ContentLength == 0 && resp.Header["Content-Length"] == nil
 }
 
 // failure is the cause of the latest attempt's failure.

@@ -210,11 +210,15 @@ type Eject struct {
 	Max               Percent  `yaml:"max" doc:"Share of the pool's origins that may be ejected at once; of two or more, one always may." default:"50%"`
 }
 
-// Check is an active HTTP health check of each origin.
+// Check is an active health check of each origin.
 type Check struct {
+	Type     string      `yaml:"type" doc:"http: a GET; tcp: a connection; grpc: gRPC's own health service (grpc.health.v1)." default:"http" enum:"http,tcp,grpc"`
 	Path     string      `yaml:"path" doc:"Path that is requested." default:"/"`
 	Host     string      `yaml:"host" doc:"Host header of the probe. Absent: the origin's own."`
 	Expect   StatusRange `yaml:"expect" doc:"Status codes that count as healthy: one (200) or a range (200-299)." default:"200-299"`
+	Header   string      `yaml:"header" doc:"Header field that a healthy response has: NAME, or NAME: VALUE. Absent: any."`
+	Body     string      `yaml:"body" doc:"Text that the first 64 KiB of a healthy response's body hold. Absent: any."`
+	Service  string      `yaml:"service" doc:"Service that grpc asks for. Absent: the server as a whole."`
 	Interval Duration    `yaml:"interval" doc:"Time between probes of an origin, jittered by 10%." default:"2s" min:"100ms" max:"10m"`
 	Timeout  Duration    `yaml:"timeout" doc:"Time a probe may take." default:"1s" min:"10ms" max:"1m"`
 	Rise     int         `yaml:"rise" doc:"Successes in a row that bring an origin up." default:"2" min:"1" max:"100"`

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"crypto/sha256"
 	"fmt"
 	"io"
 	"log/slog"
@@ -23,15 +22,15 @@ import (
 type generation struct {
 	config *configs.Config
 	proxy  *proxy.Proxy
-	pools  map[string]*upstream.Pool    // this region's, by service
-	tls    map[string][sha256.Size]byte // of the files that each pool's TLS was made from
-	closer io.Closer                    // the access log's file, or nil
+	pools  map[string]*upstream.Pool // this region's, by service
+	tls    map[string]originProof    // by service
+	closer io.Closer                 // the access log's file, or nil
 }
 
 // generate prepares a generation without touching the one in force. Pools that did not change are carried over with
 // their breakers, budgets and connections.
 func (n *Node) generate(c *configs.Config, old *generation) (_ *generation, err error) {
-	g := &generation{config: c, pools: map[string]*upstream.Pool{}, tls: map[string][sha256.Size]byte{}}
+	g := &generation{config: c, pools: map[string]*upstream.Pool{}, tls: map[string]originProof{}}
 	defer func() {
 		if err != nil {
 			g.release(old)
@@ -72,18 +71,21 @@ func (n *Node) generatePool(g *generation, service string, old *generation) erro
 		return nil
 	}
 	policy := g.config.Services[service].Pool
-	secure, print, err := originTLS(service, policy.TLS)
+	secure, err := originTLS(service, policy.TLS)
 	if err != nil {
 		return err
 	}
-	g.tls[service] = print
-	if old != nil && old.pools[service] != nil && old.tls[service] == print && samePool(old.config, g.config, service, n.id.region) {
+	if old != nil && old.tls[service].print == secure.print && reflect.DeepEqual(old.config.Services[service].Pool.TLS, policy.TLS) {
+		secure = old.tls[service] // the same pointer, so that health checks go on
+	}
+	g.tls[service] = secure
+	if old != nil && old.pools[service] != nil && old.tls[service] == secure && samePool(old.config, g.config, service, n.id.region) {
 		g.pools[service] = old.pools[service]
 		return nil
 	}
 	o := upstream.OptionsFrom(service, n.id.region, pool, policy)
 	o.Panic, o.Metrics, o.Logger, o.OnEvent = float64(g.config.Health.Panic), n.metrics.upstream, n.log, n.event
-	o.TLS = secure
+	o.TLS = secure.config
 	g.pools[service] = upstream.NewPool(o)
 	return nil
 }
@@ -120,7 +122,9 @@ func (g *generation) targets(region string) []healthcheck.Target {
 			continue
 		}
 		for _, o := range pool.Origins {
-			out = append(out, healthcheck.Target{Service: name, Region: region, Origin: o, Check: *check})
+			out = append(out, healthcheck.Target{
+				Service: name, Region: region, Origin: o, Check: *check, TLS: g.tls[name].config, HTTP: g.config.Services[name].Pool.HTTP,
+			})
 		}
 	}
 	return out

@@ -11,12 +11,17 @@ import (
 	"landfall/configs"
 )
 
-// originTLS is TLS towards a service's origins, and a print of the files it was made from, by which a reload sees that
-// they changed.
-func originTLS(service string, t *configs.OriginTLS) (*tls.Config, [sha256.Size]byte, error) {
-	var print [sha256.Size]byte
+// originProof is TLS towards a service's origins.
+type originProof struct {
+	config *tls.Config       // nil: the system's roots and nothing shown
+	print  [sha256.Size]byte // of the files that it was made from, by which a reload sees that they changed
+}
+
+// originTLS reads the files that a pool's TLS names.
+func originTLS(service string, t *configs.OriginTLS) (originProof, error) {
+	var none originProof
 	if t == nil {
-		return nil, print, nil
+		return none, nil
 	}
 	sum := sha256.New()
 	read := func(key, path string) ([]byte, error) {
@@ -31,23 +36,23 @@ func originTLS(service string, t *configs.OriginTLS) (*tls.Config, [sha256.Size]
 	if t.CA != "" {
 		data, err := read("ca", t.CA)
 		if err != nil {
-			return nil, print, err
+			return none, err
 		}
 		if c.RootCAs = x509.NewCertPool(); !c.RootCAs.AppendCertsFromPEM(data) {
-			return nil, print, fmt.Errorf("services.%s.pool.tls.ca: %s holds no certificate in PEM form", service, t.CA)
+			return none, fmt.Errorf("services.%s.pool.tls.ca: %s holds no certificate in PEM form", service, t.CA)
 		}
 	}
 	if t.Cert != "" {
 		cert, err1 := read("cert", t.Cert)
 		key, err2 := read("key", t.Key)
 		if err := errors.Join(err1, err2); err != nil {
-			return nil, print, err
+			return none, err
 		}
 		pair, err := tls.X509KeyPair(cert, key)
 		if err != nil {
-			return nil, print, fmt.Errorf("services.%s.pool.tls: %w", service, err)
+			return none, fmt.Errorf("services.%s.pool.tls: %w", service, err)
 		}
 		c.Certificates = []tls.Certificate{pair}
 	}
-	return c, [sha256.Size]byte(sum.Sum(nil)), nil
+	return originProof{c, [sha256.Size]byte(sum.Sum(nil))}, nil
 }

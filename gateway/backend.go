@@ -151,7 +151,7 @@ func (b backend) Config() admin.ConfigInfo {
 func (b backend) hashes() []admin.ConfigHolder {
 	var out []admin.ConfigHolder
 	for _, m := range b.n.picture.Load().members {
-		if m.State == mesh.Dead {
+		if !m.here() {
 			continue
 		}
 		i := slices.IndexFunc(out, func(h admin.ConfigHolder) bool { return h.Hash == m.ConfigHash })

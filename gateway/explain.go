@@ -63,17 +63,18 @@ func (b backend) explainDNS(e *admin.Explanation, host string, client netip.Addr
 	if b.n.dns == nil {
 		return
 	}
-	for name, z := range c.DNS.Zones {
-		zone := strings.TrimSuffix(strings.ToLower(name), ".")
-		if host != zone && !strings.HasSuffix(host, "."+zone) {
-			continue
+	longest := ""
+	for zone := range c.DNS.Zones {
+		if len(zone) > len(longest) && (host == zone || strings.HasSuffix(host, "."+zone)) {
+			longest = zone
 		}
+	}
+	if z, ok := c.DNS.Zones[longest]; ok {
 		ans := steer(b).Resolve(host, client, client.IsValid() && client.Unmap().Is6() && b.hasV6(), c.DNS.Answers)
 		e.Answer = &admin.DNSAnswer{TTL: int(z.TTL.D().Seconds()), Scope: int(ans.Scope)}
 		for _, a := range ans.Addrs {
 			e.Answer.Addresses = append(e.Answer.Addresses, a.String())
 		}
-		return
 	}
 }
 

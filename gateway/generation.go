@@ -75,7 +75,7 @@ func (n *Node) generatePool(g *generation, service string, old *generation) erro
 	if err != nil {
 		return err
 	}
-	if old != nil && old.tls[service].print == secure.print && reflect.DeepEqual(old.config.Services[service].Pool.TLS, policy.TLS) {
+	if old != nil && old.pools[service] != nil && old.tls[service].print == secure.print && reflect.DeepEqual(old.config.Services[service].Pool.TLS, policy.TLS) {
 		secure = old.tls[service] // the same pointer, so that health checks go on
 	}
 	g.tls[service] = secure
@@ -107,8 +107,10 @@ func (g *generation) release(keep *generation) {
 			p.Close()
 		}
 	}
-	if g.closer != nil {
-		_ = g.closer.Close() // only ever appended to
+	if g.closer != nil && keep == nil {
+		// Only ever appended to. After a reload, requests in flight still log to the old file: it is closed when the last
+		// reference to it goes.
+		_ = g.closer.Close()
 	}
 }
 
@@ -157,7 +159,7 @@ func (n *Node) Reload() error {
 	defer n.reloading.Unlock()
 	err := n.reload()
 	if err != nil {
-		n.lastReload.Store(&reloadResult{err: err.Error()})
+		n.lastReload.Store(&reloadResult{at: n.lastReload.Load().at, err: err.Error()})
 		n.event("config.refused", n.o.ConfigFile, err.Error())
 		return err
 	}
@@ -177,10 +179,12 @@ func (n *Node) reload() error {
 	if err != nil {
 		return err
 	}
-	if err := n.reloadFiles(c); err != nil {
+	commit, err := n.reloadFiles(c)
+	if err != nil {
 		g.release(old)
 		return err
 	}
+	commit()
 	n.generation.Store(g)
 	n.checker.Update(g.targets(n.id.region))
 	n.seedPools(g)
@@ -201,22 +205,26 @@ func (n *Node) seedPools(g *generation) {
 	n.followOrders()
 }
 
-// reloadFiles reads the files that a config names, and has the last word on a reload: nothing after it can fail.
-func (n *Node) reloadFiles(c *configs.Config) error {
+// reloadFiles reads the files that a config names and does all of a reload that can fail. Nothing but the map of places,
+// whose path can't have changed, is in force before commit.
+func (n *Node) reloadFiles(c *configs.Config) (commit func(), err error) {
+	commit = func() {}
+	if n.certs != nil {
+		if commit, err = n.certs.Prepare(c.TLS.Certificates); err != nil {
+			return nil, err
+		}
+	}
 	if n.geo != nil {
 		if err := n.geo.Reload(); err != nil {
-			return fmt.Errorf("read dns.geoip again: %w", err)
+			return nil, fmt.Errorf("read dns.geoip again: %w", err)
 		}
 	}
 	if n.dns != nil {
 		if err := n.dns.SetConfig(dnsZones(c), c.DNS.Answers); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	if n.certs != nil {
-		return n.certs.Reload(c.TLS.Certificates)
-	}
-	return nil
+	return commit, nil
 }
 
 // applyConfig tells the parts that live as long as the node what the new config says. None of this can fail.

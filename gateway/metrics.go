@@ -50,6 +50,8 @@ type nodeMetrics struct {
 	drained *prometheus.GaugeVec
 	hash    *prometheus.GaugeVec
 	purges  prometheus.Histogram
+
+	shown []Drain // owned by observe: drains that the gauge shows
 }
 
 func newNodeMetrics(reg prometheus.Registerer) *nodeMetrics {
@@ -73,6 +75,7 @@ func (m *nodeMetrics) config(hash string) {
 	m.hash.WithLabelValues(hash).Set(1)
 }
 
+// observe shows a snapshot. One call at a time.
 func (m *nodeMetrics) observe(observer string, s *routing.Snapshot, drains []Drain) {
 	for _, r := range s.Regions {
 		up := 1.0
@@ -81,10 +84,13 @@ func (m *nodeMetrics) observe(observer string, s *routing.Snapshot, drains []Dra
 		}
 		m.healthy.WithLabelValues(r.Name, observer).Set(up)
 	}
-	m.drained.Reset()
+	for _, d := range missingFrom(m.shown, drains) {
+		m.drained.DeleteLabelValues(d.Kind, d.Name)
+	}
 	for _, d := range drains {
 		m.drained.WithLabelValues(d.Kind, d.Name).Set(1)
 	}
+	m.shown = drains
 }
 
 // rate is a counter of requests with their rate, smoothed over some seconds.

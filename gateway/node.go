@@ -70,12 +70,15 @@ type Node struct {
 	requests   rate
 	purges     *purgeLog
 
-	building sync.Mutex // one snapshot at a time
+	joined   chan struct{} // closed when the node may take traffic
+	stating  sync.Mutex    // one change of state at a time
+	building sync.Mutex    // one snapshot at a time
 
 	// Owned by watch.
 	published   string // the report that the fleet has
 	publishedAt time.Time
-	toldToGo    bool // connections are told to go because of a drain
+	toldToGo    bool      // connections are told to go because of a drain
+	drainSeen   time.Time // when the node's drain began or ended, by its own clock
 
 	reloading  sync.Mutex
 	lastReload atomic.Pointer[reloadResult]
@@ -112,7 +115,7 @@ func New(o Options) (_ *Node, err error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{o: o, id: id, boot: newID(), started: o.Now(), level: new(slog.LevelVar), registry: prometheus.NewRegistry(), changed: make(chan struct{}, 1)}
+	n := &Node{o: o, id: id, boot: newID(), started: o.Now(), level: new(slog.LevelVar), registry: prometheus.NewRegistry(), changed: make(chan struct{}, 1), joined: make(chan struct{})}
 	n.level.Set(logLevel(c.Observe.LogLevel))
 	n.log = newLogger(os.Stderr, c.Observe.LogFormat, n.level).With("node", id.name)
 	if o.Logger != nil {
@@ -253,14 +256,15 @@ func (n *Node) openMesh(c *configs.Config) error {
 // peerAddr is where a node's peer listener is. It is asked only once the mesh exists.
 func (n *Node) peerAddr(name string) (netip.AddrPort, bool) { return n.mesh.PeerAddr(name) }
 
-// peerDelay is the simulated delay to a node, by its region.
+// peerDelay is the simulated delay of a connection to a node, by its region: the way there and back, since the side that
+// takes a connection delays nothing.
 func (n *Node) peerDelay(name string) time.Duration {
 	if len(n.o.Latency) == 0 {
 		return 0
 	}
 	for _, m := range n.mesh.Members() {
 		if m.Name == name {
-			return n.o.Latency[m.Region]
+			return 2 * n.o.Latency[m.Region]
 		}
 	}
 	return 0

@@ -143,6 +143,8 @@ func reloadable(now, next *configs.Config) error {
 	changed("mesh.key", sameStrings(now.Mesh.Key, next.Mesh.Key))
 	changed("mesh.tls", now.Mesh.TLS == next.Mesh.TLS)
 	changed("cache", now.Cache == next.Cache)
+	changed("mesh.join", sameStrings(now.Mesh.Join, next.Mesh.Join))
+	changed("tls.min_version", now.TLS.MinVersion == next.TLS.MinVersion)
 	changed("tls.acme", (now.TLS.ACME == nil) == (next.TLS.ACME == nil) && (now.TLS.ACME == nil || *now.TLS.ACME == *next.TLS.ACME))
 	changed("services.*.hosts, with tls.acme,", next.TLS.ACME == nil || sameStrings(allHosts(now), allHosts(next)))
 	changed("dns.geoip (the path)", now.DNS.GeoIP == next.DNS.GeoIP)

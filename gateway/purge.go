@@ -28,13 +28,14 @@ const (
 	purgePrefix = "purge/"
 	purgePath   = "/landfall/v1/purged"
 
-	// purgeTTL is how long a purge is repaired to nodes that missed it. It bounds the registers: past 10,000 of them new
-	// purges are refused.
-	purgeTTL = time.Hour
+	// purgeTTL is how long a purge is repaired to nodes that missed it, as long as a deleted register is remembered.
+	purgeTTL = mesh.TombstoneTTL
+	// maxPurges bounds the registers that purges hold, so that there is always room for a drain.
+	maxPurges = mesh.MaxRegisters * 8 / 10
 
 	purgeRecordBytes = 3 << 10 // URLs a register, well under mesh.MaxValue
-	maxPurgeURL      = 2 << 10
-	purgeLogSize     = 10_000
+	maxPurgeURL      = admin.MaxURL
+	purgeLogSize     = mesh.MaxRegisters
 )
 
 // purgeRecord is one register of a purge. A purge of many URLs has several.
@@ -138,13 +139,16 @@ func (n *Node) purge(ctx context.Context, service string, urls []string, soft bo
 	if err != nil {
 		return admin.PurgeResult{}, err
 	}
+	if held := len(n.fleet.Registers(purgePrefix)); held+len(records) > maxPurges {
+		return admin.PurgeResult{}, admin.Unavailable(fmt.Sprintf("%d purges of the last %s are remembered, which is all that fit; purge more URLs at once, or later", held, purgeTTL))
+	}
 	for _, p := range records {
 		value, err := json.Marshal(p)
 		if err != nil {
 			return admin.PurgeResult{}, err
 		}
 		if _, err := n.fleet.Set(ctx, p.key(), value, purgeTTL); err != nil {
-			return admin.PurgeResult{}, fmt.Errorf("the purge could not be made durable, so it was not done: %w", err)
+			return admin.PurgeResult{}, fmt.Errorf("the purge could not be made durable; what part %d of %d on names was not purged: %w", p.Part+1, p.Parts, err)
 		}
 	}
 	res := n.collect(ctx, records[0], urls)
@@ -195,7 +199,7 @@ func (n *Node) collect(ctx context.Context, p purgeRecord, urls []string) admin.
 	var mu sync.Mutex
 	var asking sync.WaitGroup
 	for _, m := range n.fleet.Members() {
-		if m.State == mesh.Dead {
+		if !(member{Member: m}).here() {
 			continue
 		}
 		asking.Go(func() {

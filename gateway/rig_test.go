@@ -29,7 +29,13 @@ import (
 	"landfall/gateway/certs"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain looks for leaks. A connection that net/http has given up lingers for half a second of its own accord, and a probe
+// of memberlist ends with its timeout, a second or two after the rest.
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"),
+		goleak.IgnoreAnyFunction("github.com/hashicorp/memberlist.(*Memberlist).probe"),
+		goleak.IgnoreAnyFunction("github.com/hashicorp/memberlist.(*Memberlist).handleIndirectPing.func3"))
+}
 
 // long bounds what must happen, in tests that would otherwise hang.
 const long = 20 * time.Second
@@ -42,21 +48,29 @@ type process struct {
 	cut    context.CancelFunc
 	ended  chan error
 	admin  *admin.Client
+	ready  chan struct{}
 	listen map[string]string // the first address of each kind of listener
 
 	mu       sync.Mutex
 	stopping bool
 }
 
-// start builds a node and runs it until the test ends.
+// start runs a node until the test ends, and waits until it is ready.
 func start(t testing.TB, o Options) *process {
 	t.Helper()
-	p := &process{t: t, stop: make(chan struct{}), ended: make(chan error, 1), listen: map[string]string{}}
-	ready := make(chan struct{})
+	p := launch(t, o)
+	p.awaitReady()
+	return p
+}
+
+// launch builds a node and runs it until the test ends.
+func launch(t testing.TB, o Options) *process {
+	t.Helper()
+	p := &process{t: t, stop: make(chan struct{}), ended: make(chan error, 1), ready: make(chan struct{}), listen: map[string]string{}}
 	o = withDefaults(o)
 	o.Print = func(line string) {
 		if line == "ready" {
-			close(ready)
+			close(p.ready)
 		}
 	}
 	n, err := New(o)
@@ -77,15 +91,19 @@ func start(t testing.TB, o Options) *process {
 		p.admin.Close()
 		p.kill()
 	})
+	return p
+}
+
+func (p *process) awaitReady() {
+	p.t.Helper()
 	select {
-	case <-ready:
+	case <-p.ready:
 	case err := <-p.ended:
 		p.ended <- err
-		t.Fatalf("%s ended before it was ready: %v", o.Name, err)
+		p.t.Fatalf("%s ended before it was ready: %v", p.n.id.name, err)
 	case <-time.After(long):
-		t.Fatalf("%s did not become ready", o.Name)
+		p.t.Fatalf("%s did not become ready", p.n.id.name)
 	}
-	return p
 }
 
 func withDefaults(o Options) Options {

@@ -37,7 +37,16 @@ func (n *Node) Run(ctx context.Context, stop <-chan struct{}) error {
 		g.Go(func() error { return n.certs.Run(ctx) })
 	}
 	for _, l := range n.dnsListeners {
-		g.Go(func() error { return n.dns.Serve(ctx, l.udp, l.tcp) })
+		g.Go(func() error {
+			// A node that has not joined knows no addresses, and resolvers would remember an answer without one. Queries that
+			// come before wait in the sockets.
+			select {
+			case <-n.joined:
+				return n.dns.Serve(ctx, l.udp, l.tcp)
+			case <-ctx.Done():
+				return nil
+			}
+		})
 	}
 	for _, l := range n.listeners {
 		n.o.Print(fmt.Sprintf("listening %-6s %s", l.kind, l.addr))
@@ -56,12 +65,14 @@ func (n *Node) live(ctx context.Context, stop <-chan struct{}, end func()) error
 		select {
 		case <-n.mesh.Ready():
 		case <-stop:
+			close(n.joined)
 			return n.leave(ctx)
 		case <-ctx.Done():
 			return nil
 		}
 	}
 	n.setState(mesh.Serving)
+	close(n.joined)
 	n.o.Print("ready")
 	n.event("node.ready", n.id.name, "serving "+n.id.region)
 	select {
@@ -121,16 +132,17 @@ func heldText(held []server.Held) string {
 	return strings.Join(parts, "; ")
 }
 
-// setState tells the fleet, and this node's own snapshot, what the node is doing.
+// setState tells the fleet, and this node's own snapshot, what the node is doing. A node that leaves does nothing else any
+// more, so that a drain that ends at the same moment can't bring it back.
 func (n *Node) setState(s mesh.NodeState) {
-	n.state.Store(s)
-	n.tellState(s)
-}
-
-func (n *Node) tellState(s mesh.NodeState) {
-	if n.mesh != nil {
-		n.mesh.SetState(s)
+	n.stating.Lock()
+	if n.state.Load() != mesh.Leaving {
+		n.state.Store(s)
+		if n.mesh != nil {
+			n.mesh.SetState(s)
+		}
 	}
+	n.stating.Unlock()
 	n.rebuild()
 }
 
@@ -294,18 +306,17 @@ func (n *Node) followDrain() {
 	if state != mesh.Serving && state != mesh.Draining {
 		return
 	}
-	wait := n.generation.Load().config.Shutdown.DNSWait.D()
-	want, leaving := mesh.Serving, false
+	want := mesh.Serving
 	for _, d := range n.picture.Load().drains {
 		if d.Kind == kindNode && d.Name == n.id.name || d.Kind == kindRegion && d.Name == n.id.region {
 			want = mesh.Draining
-			leaving = leaving || n.o.Now().Sub(d.Since) >= wait
 		}
 	}
-	// A stop may begin at the same moment: what it says of the node's state is the last word.
-	if want != state && n.state.CompareAndSwap(state, want) {
-		n.tellState(want)
+	if want != state {
+		n.drainSeen = n.o.Now() // not the drain's own time: the clock of whoever set it may be off
+		n.setState(want)
 	}
+	leaving := want == mesh.Draining && n.o.Now().Sub(n.drainSeen) >= n.generation.Load().config.Shutdown.DNSWait.D()
 	if leaving != n.toldToGo {
 		n.toldToGo = leaving
 		n.server.SetLeaving(leaving || n.state.Load() == mesh.Leaving)
@@ -327,6 +338,17 @@ func (n *Node) originChanged(t healthcheck.Target, s routing.State, reason strin
 func (n *Node) serveClient(w http.ResponseWriter, r *http.Request) {
 	if n.certs != nil && n.certs.HTTPChallenge(w, r) {
 		return
+	}
+	select {
+	case <-n.joined: // nearly always
+	default:
+		// The registers of the fleet come before the traffic: a drain or a purge may be among them. The wait is bounded
+		// by the mesh's own for its peers.
+		select {
+		case <-n.joined:
+		case <-r.Context().Done():
+			return
+		}
 	}
 	n.requests.count.Add(1)
 	n.generation.Load().proxy.Serve(w, r, connOf(r))

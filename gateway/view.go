@@ -39,6 +39,12 @@ type member struct {
 	fresh  bool // the report is recent enough to count
 }
 
+// here tells a node that runs from one that is dead, or left in order and is gone. It counts when something has to reach
+// every node.
+func (m member) here() bool {
+	return m.Self || m.State != mesh.Dead && (m.State != mesh.Leaving || m.Reachable)
+}
+
 // regionFacts is what a view says of a region beside the routing snapshot, for people.
 type regionFacts struct {
 	live, total int
@@ -106,7 +112,7 @@ func (v view) region(name string, members []member, obs []healthcheck.Observatio
 	for _, m := range members {
 		node := routing.Node{Name: m.Name, Addrs: m.Addrs, Peer: m.Peer}
 		alive := m.Self
-		if !m.Self && m.State != mesh.Dead {
+		if !m.Self && m.here() {
 			var why string
 			alive, why = healthcheck.Reachable(m.Name, m.Region, obs, v.config.Health.Quorum)
 			if why != "" {

@@ -75,14 +75,17 @@ func (s *Snapshot) address(region int, key uint64, v6 bool, rank int) (netip.Add
 	if rank >= len(nodes) {
 		return netip.Addr{}, false
 	}
-	first := int(mix(key) % uint64(len(nodes)))
-	for _, a := range nodes[(first+rank)%len(nodes)].Addrs {
+	for _, a := range nodes[(FirstNode(key, len(nodes))+rank)%len(nodes)].Addrs {
 		if a.Is6() == v6 {
 			return a, true
 		}
 	}
 	return netip.Addr{}, false
 }
+
+// FirstNode is the index of the node, of n in a region, that a client goes to first: clients spread over the nodes and
+// stay with theirs. n must be above 0.
+func FirstNode(key uint64, n int) int { return int(mix(key) % uint64(n)) }
 
 // ClientPrefix is the part of a client's address that a decision may depend on: /24 for IPv4 and /48 for IPv6.
 func ClientPrefix(a netip.Addr) netip.Prefix {

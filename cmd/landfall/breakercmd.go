@@ -39,7 +39,7 @@ func breakerCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return n.show(cmd.OutOrStdout(), res, func(w io.Writer) error { return printBreakerResult(w, res) })
+			return n.output.show(cmd.OutOrStdout(), res, func(w io.Writer) error { return printBreakerResult(w, res) })
 		},
 	}
 	n.add(c)
@@ -77,7 +77,7 @@ func poolsCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return n.show(cmd.OutOrStdout(), pools, func(w io.Writer) error { return printPools(w, pools) })
+			return n.output.show(cmd.OutOrStdout(), admin.List[admin.Pool](pools), func(w io.Writer) error { return printPools(w, pools) })
 		},
 	}
 	n.add(c)

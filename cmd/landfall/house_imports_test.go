@@ -39,8 +39,8 @@ var floors = map[string]int{
 // outside is what the packages that look at nodes from outside may import of the house: they know a node by its command
 // line, its config file, its admin API and what it serves, never by its parts.
 var outside = map[string][]string{
-	"landfall/deploy/lab":   {"landfall/gateway/certs"},
-	"landfall/deploy/drill": {"landfall/deploy/lab", "landfall/gateway/admin", "landfall/gateway/upstream"},
+	"landfall/deploy/lab":   {"landfall/gateway/admin", "landfall/gateway/certs", "landfall/gateway/upstream"},
+	"landfall/deploy/drill": {"landfall/deploy/lab", "landfall/gateway/admin"},
 }
 
 // banned imports, with what to do instead. Tests may use them.

@@ -2,12 +2,10 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -23,6 +21,7 @@ type labFlags struct {
 }
 
 func (f *labFlags) flags(c *cobra.Command) {
+	c.Flags().IntVar(&f.o.Net, "net", 0, fmt.Sprintf("second byte of the lab's addresses, 127.NET.REGION.NODE, 0 to %d: labs of different nets run side by side", lab.MaxNet))
 	c.Flags().IntVar(&f.o.Regions, "regions", 3, fmt.Sprintf("regions, 1 to %d", lab.MaxRegions))
 	c.Flags().IntVar(&f.o.Nodes, "nodes", 1, fmt.Sprintf("nodes in each region, 1 to %d", lab.MaxNodes))
 	c.Flags().StringVar(&f.o.Dir, "dir", "", "folder for files and logs (default: a new one, removed at the end)")
@@ -30,8 +29,12 @@ func (f *labFlags) flags(c *cobra.Command) {
 }
 
 // start starts the lab that the flags ask for.
-func (f *labFlags) start(ctx context.Context) (*lab.Lab, error) {
-	var err error
+func (f *labFlags) start(ctx context.Context, tell io.Writer) (*lab.Lab, error) {
+	err := f.o.Check()
+	if err != nil {
+		return nil, usageError{err}
+	}
+	f.o.Out = tell
 	if f.o.Latency, err = lab.ParseLatency(f.latency); err != nil {
 		return nil, usageError{err}
 	}
@@ -47,23 +50,27 @@ func labCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "lab", Short: "Run a whole fleet on this machine", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			l, err := f.start(cmd.Context(), cmd.ErrOrStderr())
+			if cmd.Context().Err() != nil {
+				return nil // Ctrl-C during the start
+			}
+			if err != nil {
+				return err
+			}
+			defer l.Stop()
+			l.Banner(cmd.OutOrStdout())
 			ctx := cmd.Context()
 			if lasts > 0 {
 				var cancel context.CancelFunc
 				ctx, cancel = context.WithTimeout(ctx, lasts)
 				defer cancel()
 			}
-			l, err := f.start(ctx)
-			if err != nil {
-				return err
-			}
-			defer l.Stop()
-			l.Banner(cmd.OutOrStdout())
 			return l.Run(ctx)
 		},
 	}
 	f.flags(c)
 	c.Flags().DurationVar(&lasts, "for", 0, "stop by itself after this long (default: run until Ctrl-C)")
+	c.Flags().Float64Var(&f.o.Traffic, "traffic", 2, fmt.Sprintf("requests a second that the lab itself sends from each place, 0 (none) to %d", lab.MaxTraffic))
 	return c
 }
 
@@ -86,7 +93,7 @@ func labOriginCommand() *cobra.Command {
 func drillCommand() *cobra.Command {
 	var f labFlags
 	o := drill.Options{}
-	var output string
+	var output outputFlag
 	c := &cobra.Command{
 		Use: "drill NAME", Short: "Run a drill under load and account for each request", Args: cobra.ExactArgs(1),
 		Long: "Run a drill on the lab that runs on this machine, or on one that it starts for the purpose. Exit code 1: its promise did not hold.",
@@ -95,6 +102,7 @@ func drillCommand() *cobra.Command {
 			if !drill.Known(o.Name) {
 				return usageError{fmt.Errorf("there is no drill %q; `landfall drill list` shows them", o.Name)}
 			}
+			o.Control = lab.ControlAddr(f.o.Net)
 			return runDrill(cmd, &f, o, output)
 		},
 	}
@@ -102,48 +110,56 @@ func drillCommand() *cobra.Command {
 	c.Flags().Uint64Var(&o.Seed, "seed", 1, "picks the region and what the clients ask for")
 	c.Flags().StringVar(&o.Region, "region", "", "the region to strike (default: the seed picks one)")
 	c.Flags().Float64Var(&o.Rate, "rate", 25, "requests a second from each place")
-	c.Flags().StringVarP(&output, "output", "o", "text", "text or json")
-	c.AddCommand(&cobra.Command{
-		Use: "list", Short: "List the drills and their promises", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			t := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-			for _, d := range drill.Drills() {
-				fmt.Fprintf(t, "%s\t%s\n", d.Name, d.Promise)
-			}
-			return t.Flush()
-		},
-	})
+	output.add(c)
+	c.AddCommand(drillListCommand())
 	return c
 }
 
-func runDrill(cmd *cobra.Command, f *labFlags, o drill.Options, output string) error {
-	if output != "text" && output != "json" {
-		return usageError{fmt.Errorf("-o %s: expected text or json", output)}
+func drillListCommand() *cobra.Command {
+	var out outputFlag
+	c := &cobra.Command{
+		Use: "list", Short: "List the drills and their promises", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := out.check(); err != nil {
+				return err
+			}
+			drills := drill.Drills()
+			return out.show(cmd.OutOrStdout(), drills, func(w io.Writer) error {
+				var rows [][]string
+				for _, d := range drills {
+					rows = append(rows, []string{d.Name, d.Promise})
+				}
+				return table(w, rows...)
+			})
+		},
 	}
-	if o.Rate <= 0 || o.Rate > drill.MaxRate {
+	out.add(c)
+	return c
+}
+
+func runDrill(cmd *cobra.Command, f *labFlags, o drill.Options, output outputFlag) error {
+	if err := output.check(); err != nil {
+		return err
+	}
+	if !(o.Rate > 0 && o.Rate <= drill.MaxRate) {
 		return usageError{fmt.Errorf("--rate %g: expected more than 0 and at most %d", o.Rate, drill.MaxRate)}
 	}
-	o.Out = cmd.ErrOrStderr()
+	o.Out = cmd.ErrOrStderr() // how it goes; the report alone is the output
 	if output == "json" {
 		o.Out = io.Discard
 	}
-	ctx, cancel := context.WithCancel(cmd.Context())
-	defer cancel()
-	report, err := drill.Run(ctx, o)
+	report, err := drill.Run(cmd.Context(), o)
 	if errors.Is(err, lab.ErrNoLab) {
 		fmt.Fprintln(o.Out, "no lab runs; starting one for this drill")
-		report, err = drillOnOwnLab(ctx, f, o)
+		report, err = drillOnOwnLab(cmd, f, o)
+	}
+	if cmd.Context().Err() != nil {
+		return errors.New("interrupted; what the drill had struck is mended")
 	}
 	if err != nil {
 		return err
 	}
-	if output == "json" {
-		enc := json.NewEncoder(cmd.OutOrStdout())
-		enc.SetIndent("", "  ")
-		err = enc.Encode(report)
-	} else {
-		report.Print(cmd.OutOrStdout())
-	}
+	err = output.show(cmd.OutOrStdout(), report, func(w io.Writer) error { report.Print(w); return nil })
 	if err == nil && !report.Passed {
 		return silentError{errors.New("the drill's promise did not hold")}
 	}
@@ -151,16 +167,19 @@ func runDrill(cmd *cobra.Command, f *labFlags, o drill.Options, output string) e
 }
 
 // drillOnOwnLab starts a lab, runs the drill on it and stops it.
-func drillOnOwnLab(ctx context.Context, f *labFlags, o drill.Options) (*drill.Report, error) {
-	l, err := f.start(ctx)
+func drillOnOwnLab(cmd *cobra.Command, f *labFlags, o drill.Options) (*drill.Report, error) {
+	if f.o.Regions < 2 {
+		return nil, usageError{errors.New("--regions: a drill needs at least 2")}
+	}
+	l, err := f.start(cmd.Context(), cmd.ErrOrStderr())
 	if err != nil {
 		return nil, err
 	}
 	defer l.Stop()
-	running, stop := context.WithCancel(ctx)
+	running, stop := context.WithCancel(cmd.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- l.Run(running) }()
-	report, err := drill.Run(ctx, o)
+	report, err := drill.Run(cmd.Context(), o)
 	stop()
 	return report, errors.Join(err, <-ended)
 }

@@ -42,6 +42,8 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
+	root.InitDefaultCompletionCmd() // writes to the root's output of this moment
+	usageArgs(root)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return 0
@@ -94,12 +96,16 @@ func newRoot() *cobra.Command {
 		statusCommand(), explainCommand(), drainCommand(), undrainCommand(), drainsCommand(), poolsCommand(), breakerCommand(), purgeCommand(), eventsCommand(),
 		versionCommand(),
 	)
-	usageArgs(root)
 	return root
 }
 
-// usageArgs makes wrong arguments of a command and its subcommands usage errors.
+// usageArgs makes wrong arguments of a command and its subcommands usage errors. A command that only groups others shows
+// its help, and takes a subcommand that it has not for an error.
 func usageArgs(c *cobra.Command) {
+	if !c.Runnable() {
+		c.Args = cobra.NoArgs
+		c.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	}
 	if check := c.Args; check != nil {
 		c.Args = func(cmd *cobra.Command, args []string) error {
 			if err := check(cmd, args); err != nil {
@@ -133,19 +139,20 @@ func buildVersion() string {
 
 // nodeFlags are the flags of every command that talks to a node.
 type nodeFlags struct {
-	admin, token, output string
+	admin, token string
+	output       outputFlag
 }
 
 func (n *nodeFlags) add(c *cobra.Command) {
 	c.Flags().StringVar(&n.admin, "admin", envOr("LANDFALL_ADMIN", "http://127.0.0.1:9901"), "URL of a node's admin API ($LANDFALL_ADMIN)")
 	c.Flags().StringVar(&n.token, "token", "", "bearer token for it ($LANDFALL_TOKEN)")
-	c.Flags().StringVarP(&n.output, "output", "o", "text", "text or json")
+	n.output.add(c)
 }
 
 // client is the API client that the flags ask for.
 func (n *nodeFlags) client() (*admin.Client, error) {
-	if n.output != "text" && n.output != "json" {
-		return nil, usageError{fmt.Errorf("-o %s: expected text or json", n.output)}
+	if err := n.output.check(); err != nil {
+		return nil, err
 	}
 	token := n.token
 	if token == "" {

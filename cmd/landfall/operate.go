@@ -35,10 +35,10 @@ func statusCommand() *cobra.Command {
 			}
 			all := struct {
 				admin.Status
-				Nodes  []admin.Node  `json:"nodes"`
-				Drains []admin.Drain `json:"drains"`
+				Nodes  admin.List[admin.Node]  `json:"nodes"`
+				Drains admin.List[admin.Drain] `json:"drains"`
 			}{status, nodes, drains}
-			return n.show(cmd.OutOrStdout(), all, func(w io.Writer) error { return printStatus(w, status, nodes, drains) })
+			return n.output.show(cmd.OutOrStdout(), all, func(w io.Writer) error { return printStatus(w, status, nodes, drains) })
 		},
 	}
 	n.add(c)
@@ -70,7 +70,7 @@ func explainCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return n.show(cmd.OutOrStdout(), e, func(w io.Writer) error { return printExplanation(w, e) })
+			return n.output.show(cmd.OutOrStdout(), e, func(w io.Writer) error { return printExplanation(w, e) })
 		},
 	}
 	n.add(c)
@@ -135,7 +135,7 @@ func changeDrain(cmd *cobra.Command, n *nodeFlags, args []string, spec *admin.Dr
 	if err != nil {
 		return err
 	}
-	return n.show(cmd.OutOrStdout(), res, func(w io.Writer) error { return printDrainResult(w, res) })
+	return n.output.show(cmd.OutOrStdout(), res, func(w io.Writer) error { return printDrainResult(w, res) })
 }
 
 func drainsCommand() *cobra.Command {
@@ -152,7 +152,7 @@ func drainsCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return n.show(cmd.OutOrStdout(), drains, func(w io.Writer) error { return printDrains(w, drains) })
+			return n.output.show(cmd.OutOrStdout(), admin.List[admin.Drain](drains), func(w io.Writer) error { return printDrains(w, drains) })
 		},
 	}
 	n.add(c)
@@ -180,7 +180,7 @@ func purgeCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := n.show(cmd.OutOrStdout(), res, func(w io.Writer) error { return printPurge(w, res) }); err != nil {
+			if err := n.output.show(cmd.OutOrStdout(), res, func(w io.Writer) error { return printPurge(w, res) }); err != nil {
 				return err
 			}
 			if len(res.Missing) > 0 {

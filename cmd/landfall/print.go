@@ -4,16 +4,33 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"landfall/gateway/admin"
 )
 
-// show prints v as JSON, or by text, as the -o flag says.
-func (n *nodeFlags) show(w io.Writer, v any, text func(w io.Writer) error) error {
-	if n.output == "json" {
+// outputFlag is the -o flag of a reading command: text or json.
+type outputFlag string
+
+func (o *outputFlag) add(c *cobra.Command) {
+	c.Flags().StringVarP((*string)(o), "output", "o", "text", "text or json")
+}
+
+func (o outputFlag) check() error {
+	if o != "text" && o != "json" {
+		return usageError{fmt.Errorf("-o %s: expected text or json", string(o))}
+	}
+	return nil
+}
+
+// show prints v as JSON, or by text, as the flag says.
+func (o outputFlag) show(w io.Writer, v any, text func(w io.Writer) error) error {
+	if o == "json" {
 		enc := json.NewEncoder(w)
 		enc.SetIndent("", "  ")
 		return enc.Encode(v)
@@ -73,6 +90,7 @@ func services(m admin.Map[string]) string {
 	if len(bad) == 0 {
 		return fmt.Sprintf("%d up", len(m))
 	}
+	slices.Sort(bad)
 	return strings.Join(bad, ", ")
 }
 
@@ -195,5 +213,5 @@ func printDrainResult(w io.Writer, r admin.DrainResult) error {
 }
 
 func printEvent(w io.Writer, e admin.Event) {
-	fmt.Fprintf(w, "%s  %-16s %-18s %s  %s\n", e.Time.Local().Format("15:04:05.000"), e.Node, e.Kind, e.Subject, e.Detail)
+	fmt.Fprintf(w, "%s  %-16s %-18s %-20s %s\n", e.Time.Local().Format("15:04:05.000"), e.Node, e.Kind, e.Subject, e.Detail)
 }

@@ -36,6 +36,8 @@ Every flag has an environment twin: --region is LANDFALL_REGION.`,
 			if o.ConfigFile == "" {
 				return usageError{errors.New("--config FILE is needed")}
 			}
+			// LANDFALL_ADMIN is also where the other commands look for a node: a URL.
+			o.Admin = strings.TrimSuffix(strings.TrimPrefix(o.Admin, "http://"), "/")
 			var err error
 			if o.Advertise, err = parseAddrs(advertise); err != nil {
 				return usageError{err}
@@ -55,7 +57,7 @@ Every flag has an environment twin: --region is LANDFALL_REGION.`,
 	f.StringSliceVar(&advertise, "advertise", nil, "IPs by which clients and nodes reach this node (default: --bind, or the machine's)")
 	f.StringSliceVar(&o.Join, "join", nil, "addresses of nodes to join, beside the config's mesh.join")
 	f.StringVar(&o.DataDir, "data", "", "folder for what is kept over a restart: registers, known peers, ACME certificates")
-	f.StringVar(&o.Admin, "admin", "", "address of the admin API, instead of listen.admin")
+	f.StringVar(&o.Admin, "admin", "", "address (or http URL) of the admin API, instead of listen.admin")
 	f.StringSliceVar(&latency, "latency", nil, "REGION=DURATION: delay what is sent to a region's nodes, one way; for labs and drills")
 	return c
 }
@@ -64,14 +66,15 @@ Every flag has an environment twin: --region is LANDFALL_REGION.`,
 func runNode(ctx context.Context, o gateway.Options, out io.Writer) error {
 	o.Lookup, o.Now, o.Version = os.LookupEnv, time.Now, buildVersion()
 	o.Print = func(line string) { fmt.Fprintln(out, line) }
+	// Before anything else, so that a signal during the start is not lost. The first SIGTERM or Ctrl-C stops in stages; a
+	// second one cuts what is left.
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer signal.Stop(signals)
 	n, err := gateway.New(o)
 	if err != nil {
 		return err
 	}
-	// The first SIGTERM or Ctrl-C stops in stages; a second one cuts what is left.
-	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	defer signal.Stop(signals)
 	run, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	stop, ended := make(chan struct{}), make(chan error, 1)

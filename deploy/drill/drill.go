@@ -2,13 +2,10 @@ package drill
 
 import (
 	"context"
-	"crypto/x509"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/http"
-	"net/netip"
-	"os"
 	"sync"
 	"time"
 
@@ -17,36 +14,58 @@ import (
 
 // Options choose a drill.
 type Options struct {
-	Name   string
-	Seed   uint64  // picks the region, and what the clients ask for
-	Region string  // overrides the seed's choice; empty: the seed chooses
-	Rate   float64 // requests a second from each place
-	Out    io.Writer
+	Name    string
+	Seed    uint64  // picks the region, and what the clients ask for
+	Region  string  // overrides the seed's choice; empty: the seed chooses
+	Rate    float64 // requests a second from each place, more than 0 and at most MaxRate
+	Control string  // address of the lab's control API, as lab.ControlAddr tells
+	Out     io.Writer
 }
 
 // Drill is a drill's name and promise.
 type Drill struct {
-	Name    string
-	Promise string
+	Name    string `json:"name"`
+	Promise string `json:"promise"`
 	run     func(context.Context, *session) error
 }
 
 // Drills are all drills.
 func Drills() []Drill {
 	return []Drill{
-		{"kill-region", "SIGKILL every process of a region: no request fails for good, DNS is right within 2 s, traffic comes home", killRegion},
-		{"drain-region", "drain a region and undrain it: not one request fails or needs a second try", drainRegion},
+		{"kill-region", "SIGKILL every process of a region: no request fails for good, no place is without an answer for 2 s, DNS is right within 2 s, traffic comes home", killRegion},
+		{"drain-region", "drain a region and undrain it: it empties, no place is without an answer for 2 s, and not one request fails or needs a second try", drainRegion},
+	}
+}
+
+// pace is how long the stretches of a drill last, and what is promised.
+type pace struct {
+	settle     time.Duration // before anything happens
+	outage     time.Duration // the region is away
+	comeHome   time.Duration // bound on the way home
+	afterHome  time.Duration // once the first client is at home
+	dnsPromise time.Duration // DNS is right within
+	gapPromise time.Duration // no place is without an answer for longer, beyond what its rate of requests makes likely
+	leave      time.Duration // after DNS and connections were told: what a drained region may still take to be empty
+}
+
+func defaultPace() pace {
+	return pace{
+		settle: 4 * time.Second, outage: 7 * time.Second, comeHome: 15 * time.Second, afterHome: 5 * time.Second,
+		dnsPromise: 2 * time.Second, gapPromise: 2 * time.Second, leave: time.Second,
 	}
 }
 
 // session is one run of a drill on a lab.
 type session struct {
+	pace
 	o       Options
 	fleet   lab.Fleet
+	ttl     time.Duration // of DNS answers
+	dnsWait time.Duration // how long a drained region keeps its connections
 	control lab.Control
 	target  lab.Region
 	account *account
-	clients []*client
+	clients []*lab.Client
 	report  *Report
 	now     func() time.Time
 }
@@ -55,76 +74,78 @@ type session struct {
 const MaxRate = 1000
 
 // Known tells whether there is a drill of that name.
-func Known(name string) bool {
+func Known(name string) bool { _, ok := find(name); return ok }
+
+func find(name string) (Drill, bool) {
 	for _, d := range Drills() {
 		if d.Name == name {
-			return true
+			return d, true
 		}
 	}
-	return false
+	return Drill{}, false
 }
 
 // Run runs a drill on the lab that runs on this machine. The error says that the drill could not be carried out; whether
-// its promise held is in the report.
-func Run(ctx context.Context, o Options) (*Report, error) {
-	var drill *Drill
-	for _, d := range Drills() {
-		if d.Name == o.Name {
-			drill = &d
-		}
-	}
-	if drill == nil {
+// its promise held is in the report. Whatever happens, the region that it struck is mended; it ends within two minutes.
+func Run(ctx context.Context, o Options) (*Report, error) { return run(ctx, o, defaultPace()) }
+
+func run(ctx context.Context, o Options, p pace) (*Report, error) {
+	drill, ok := find(o.Name)
+	if !ok {
 		return nil, fmt.Errorf("there is no drill %q; `landfall drill list` shows them", o.Name)
 	}
-	s := &session{o: o, control: lab.Control{Client: &http.Client{Timeout: 10 * time.Second}}, account: &account{}, now: time.Now}
+	if !(o.Rate > 0 && o.Rate <= MaxRate) {
+		return nil, fmt.Errorf("a drill sends more than 0 and at most %d requests a second from each place, not %g", MaxRate, o.Rate)
+	}
+	s := &session{pace: p, o: o, control: lab.Control{Addr: o.Control, Client: &http.Client{Timeout: controlPatience}}, account: &account{}, now: time.Now}
 	if err := s.prepare(ctx); err != nil {
 		return nil, err
 	}
 	s.report = &Report{Drill: o.Name, Region: s.target.Name, Seed: o.Seed, Broken: []string{}, Examples: []string{}}
-	load, stopLoad := context.WithCancel(ctx)
-	defer stopLoad()
+	stop := make(chan struct{})
 	var running sync.WaitGroup
 	for i, c := range s.clients {
 		rng := rand.New(rand.NewPCG(o.Seed, uint64(i)))
-		running.Go(func() { c.run(load, o.Rate, rng, s.now, s.account.add) })
+		running.Go(func() { c.Run(ctx, stop, o.Rate, rng, s.account.add) })
 	}
 	err := drill.run(ctx, s)
-	stopLoad()
-	running.Wait()
+	close(stop)
+	ended := s.now()
+	running.Wait() // requests that began before the end are seen through, unless ctx ended
 	for _, c := range s.clients {
-		c.close()
+		c.Close()
+	}
+	if err != nil && ctx.Err() != nil {
+		return nil, fmt.Errorf("the drill was interrupted: %w", ctx.Err()) // wherever it was
 	}
 	if err != nil {
 		return nil, err
 	}
-	s.report.fill(s.account)
-	if s.report.Errors > 0 {
-		s.broke("%d requests failed for good", s.report.Errors)
-	}
-	if s.report.Requests == 0 {
-		s.broke("no request was sent")
-	}
-	s.report.judge()
+	s.conclude(ended)
 	return s.report, nil
 }
+
+// controlPatience is for an answer of the lab's control API or the admin API.
+const controlPatience = 10 * time.Second
 
 // prepare learns the lab and makes its clients.
 func (s *session) prepare(ctx context.Context) (err error) {
 	if s.fleet, err = s.control.Fleet(ctx); err != nil {
 		return err
 	}
+	if s.ttl, err = time.ParseDuration(s.fleet.TTL); err != nil {
+		return fmt.Errorf("the lab's TTL: %w", err)
+	}
+	if s.dnsWait, err = time.ParseDuration(s.fleet.DNSWait); err != nil {
+		return fmt.Errorf("the lab's dns_wait: %w", err)
+	}
 	if len(s.fleet.Regions) < 2 {
 		return fmt.Errorf("a drill needs at least 2 regions, this lab has %d", len(s.fleet.Regions))
 	}
 	s.target = s.fleet.Regions[rand.New(rand.NewPCG(s.o.Seed, 0)).IntN(len(s.fleet.Regions))]
 	if s.o.Region != "" {
-		found := false
-		for _, r := range s.fleet.Regions {
-			if r.Name == s.o.Region {
-				s.target, found = r, true
-			}
-		}
-		if !found {
+		var ok bool
+		if s.target, ok = s.fleet.Region(s.o.Region); !ok {
 			return fmt.Errorf("the lab has no region %q", s.o.Region)
 		}
 	}
@@ -133,52 +154,17 @@ func (s *session) prepare(ctx context.Context) (err error) {
 			return fmt.Errorf("region %s of the lab is not running; start it or start the lab anew", r.Name)
 		}
 	}
-	pem, err := os.ReadFile(s.fleet.CA)
+	roots, err := s.fleet.Roots()
 	if err != nil {
-		return fmt.Errorf("read the lab's CA: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return fmt.Errorf("%s holds no certificate", s.fleet.CA)
+		return err
 	}
 	for _, r := range s.fleet.Regions {
-		s.clients = append(s.clients, s.newClient(r, pool))
+		s.clients = append(s.clients, lab.NewClient(s.fleet, r, roots, s.now))
 	}
 	return nil
 }
 
-// newClient makes the clients of one place. Their resolver asks the nearest name server first.
-func (s *session) newClient(home lab.Region, pool *x509.CertPool) *client {
-	res := &resolver{subnet: home.Prefix, host: s.fleet.Host, now: s.now}
-	res.servers = append(res.servers, dnsServers(home)...)
-	for _, r := range s.fleet.Regions {
-		if r.Name != home.Name {
-			res.servers = append(res.servers, dnsServers(r)...)
-		}
-	}
-	rtt := map[netip.Addr]time.Duration{}
-	for _, r := range s.fleet.Regions {
-		for _, n := range r.Nodes {
-			rtt[n.Addr] = time.Duration(home.RTT[r.Name]) * time.Millisecond
-		}
-	}
-	return &client{place: home.Name, host: s.fleet.Host, resolver: res, pool: pool,
-		rtt: func(a netip.Addr) time.Duration { return rtt[a] }, transports: map[netip.Addr]*http.Transport{}}
-}
-
-func dnsServers(r lab.Region) []string {
-	var out []string
-	for _, n := range r.Nodes {
-		out = append(out, fmt.Sprintf("%s:%d", n.Addr, lab.DNSPort))
-	}
-	return out
-}
-
 func (s *session) say(format string, a ...any) { fmt.Fprintf(s.o.Out, format+"\n", a...) }
-
-func (s *session) broke(format string, a ...any) {
-	s.report.Broken = append(s.report.Broken, fmt.Sprintf(format, a...))
-}
 
 // phase begins a phase of the account and lets the load run on for a while.
 func (s *session) phase(ctx context.Context, name string, d time.Duration) error {
@@ -188,10 +174,12 @@ func (s *session) phase(ctx context.Context, name string, d time.Duration) error
 }
 
 func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-time.After(d):
+	case <-t.C:
 		return nil
 	}
 }

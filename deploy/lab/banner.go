@@ -10,6 +10,10 @@ func (l *Lab) Banner(w io.Writer) {
 	f := l.Fleet()
 	a, b := f.Regions[0], f.Regions[len(f.Regions)-1]
 	node := a.Nodes[0]
+	flag := ""
+	if l.o.Net != 0 {
+		flag = fmt.Sprintf(" --net %d", l.o.Net)
+	}
 	p := func(format string, args ...any) { fmt.Fprintf(w, format, args...) }
 	p("\nThe lab is up: %d regions, %d nodes. Files and logs: %s\n\n", len(f.Regions), len(f.Regions)*len(a.Nodes), f.Dir)
 	p("  %-14s %-18s %-11s %s\n", "REGION", "ITS CLIENTS", "NODE", "ROUND TRIP TO THE OTHERS")
@@ -23,6 +27,9 @@ func (l *Lab) Banner(w io.Writer) {
 		p("\n")
 	}
 	p("\nTry, in another terminal (`landfall` is `go run ./cmd/landfall`):\n\n")
+	if l.o.Net != 0 {
+		p("  export LANDFALL_ADMIN=%s\n", f.Admin)
+	}
 	p("  # A page, by HTTPS and HTTP/2, from the first region\n")
 	p("  curl --cacert %s --connect-to ::%s:%d https://%s/ -i\n", f.CA, node.Addr, HTTPSPort, f.Host)
 	p("  # A cached asset: run it twice and look at Cache-Status\n")
@@ -38,6 +45,9 @@ func (l *Lab) Banner(w io.Writer) {
 	p("  # Purge a page on every node\n")
 	p("  landfall purge --service shop --url http://%s/assets/app.css\n", f.Host)
 	p("  # Kill a region under load and see what clients notice\n")
-	p("  landfall drill kill-region\n")
+	p("  landfall drill kill-region%s\n", flag)
+	if l.o.Traffic > 0 {
+		p("\nA trickle of client traffic runs already: %g requests/s from each place (--traffic).\n", l.o.Traffic)
+	}
 	p("\nCtrl-C stops everything.\n")
 }

@@ -31,7 +31,7 @@ listen:
 mesh:
   join: [%s]
   key: ${LANDFALL_MESH_KEY}
-  tls: {ca: ca.pem, cert: "${NODE}.pem", key: "${NODE}.key"}
+  tls: {ca: fleet-ca.pem, cert: "${NODE}.pem", key: "${NODE}.key"}
 
 dns:
   zones:
@@ -43,8 +43,8 @@ cache: {memory: 64MiB}
 tls:
   certificates: [{cert: lab.pem, key: lab.key}]
 
-shutdown: {dns_wait: 3s, grace: 10s}
-`, strings.Join(join, ", "), f.Zone, f.TTL, f.TTL)
+shutdown: {dns_wait: %s, grace: 10s}
+`, strings.Join(join, ", "), f.Zone, f.TTL, f.TTL, f.DNSWait)
 	p(`
 services:
   shop:

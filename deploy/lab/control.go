@@ -9,12 +9,32 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
+	"net/url"
 	"sync"
+	"syscall"
 	"time"
+
+	"golang.org/x/net/netutil"
 )
 
-// serveControl answers the control API on loopback: GET /lab, POST /lab/regions/{region}/kill and …/start.
+// serveControl serves the control API on loopback until ctx ends.
 func (l *Lab) serveControl(ctx context.Context) error {
+	srv := &http.Server{Handler: l.controlHandler(), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
+	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
+	defer stop()
+	if err := srv.Serve(netutil.LimitListener(l.control, maxConnections)); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("the lab's control API: %w", err)
+	}
+	return nil
+}
+
+// maxConnections bounds the connections to the control API, and those through the way in to the admin API.
+const maxConnections = 128
+
+// controlHandler answers GET /lab, POST /lab/regions/{region}/kill and …/start. No web page has any business here, so a
+// request that a browser sent for one is refused: by its Origin, or by a Host that a page's own name server made lead here.
+func (l *Lab) controlHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /lab", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
@@ -22,24 +42,26 @@ func (l *Lab) serveControl(ctx context.Context) error {
 	})
 	act := func(do func(string) error) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
-			if r.Header.Get("Origin") != "" { // no web page has any business here
-				http.Error(w, "the lab's control is not for browsers", http.StatusForbidden)
+			name := r.PathValue("region")
+			if _, ok := l.Fleet().Region(name); !ok {
+				http.Error(w, fmt.Sprintf("the lab has no region %q", name), http.StatusNotFound)
 				return
 			}
-			if err := do(r.PathValue("region")); err != nil {
-				http.Error(w, err.Error(), http.StatusBadRequest)
+			if err := do(name); err != nil {
+				http.Error(w, err.Error(), http.StatusConflict)
 			}
 		}
 	}
 	mux.HandleFunc("POST /lab/regions/{region}/kill", act(l.KillRegion))
 	mux.HandleFunc("POST /lab/regions/{region}/start", act(l.StartRegion))
-	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
-	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
-	defer stop()
-	if err := srv.Serve(l.control); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("the lab's control API: %w", err)
-	}
-	return nil
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host, _, err := net.SplitHostPort(r.Host)
+		if a, notIP := netip.ParseAddr(host); err != nil || host != "localhost" && (notIP != nil || !a.IsLoopback()) || r.Header.Get("Origin") != "" {
+			http.Error(w, "the lab's control is not for browsers", http.StatusForbidden)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
 }
 
 // relayAdmin joins each connection to AdminAddr with the admin API of the first node that lives.
@@ -50,13 +72,17 @@ func (l *Lab) relayAdmin(ctx context.Context) error {
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { _ = l.admin.Close() })
 	defer stop()
+	in := netutil.LimitListener(l.admin, maxConnections)
 	for {
-		c, err := l.admin.Accept()
+		c, err := in.Accept()
 		if ctx.Err() != nil {
+			if err == nil {
+				_ = c.Close()
+			}
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("the CLI's way in on %s: %w", AdminAddr, err)
+			return fmt.Errorf("the CLI's way in on %s: %w", l.admin.Addr(), err)
 		}
 		open.Go(func() { l.relay(ctx, c) })
 	}
@@ -95,7 +121,10 @@ func join(a, b net.Conn) {
 }
 
 // Control talks to a lab that runs, in this process or another.
-type Control struct{ Client *http.Client }
+type Control struct {
+	Addr   string // host:port, such as ControlAddr tells
+	Client *http.Client
+}
 
 // ErrNoLab tells that no lab runs on this machine.
 var ErrNoLab = errors.New("no lab runs on this machine; start one with `landfall lab`")
@@ -108,31 +137,37 @@ func (c Control) Fleet(ctx context.Context) (Fleet, error) {
 		return f, err
 	}
 	if err := json.Unmarshal(body, &f); err != nil {
-		return f, fmt.Errorf("what answers on %s is not a lab: %w", ControlAddr, err)
+		return f, fmt.Errorf("what answers on %s is not a lab: %w", c.Addr, err)
+	}
+	if len(f.Regions) == 0 {
+		return f, fmt.Errorf("what answers on %s is not a lab: it has no regions", c.Addr)
 	}
 	return f, nil
 }
 
 // KillRegion ends every process of a region at once.
 func (c Control) KillRegion(ctx context.Context, region string) error {
-	_, err := c.call(ctx, http.MethodPost, "/lab/regions/"+region+"/kill")
+	_, err := c.call(ctx, http.MethodPost, "/lab/regions/"+url.PathEscape(region)+"/kill")
 	return err
 }
 
 // StartRegion starts a region's processes again.
 func (c Control) StartRegion(ctx context.Context, region string) error {
-	_, err := c.call(ctx, http.MethodPost, "/lab/regions/"+region+"/start")
+	_, err := c.call(ctx, http.MethodPost, "/lab/regions/"+url.PathEscape(region)+"/start")
 	return err
 }
 
 func (c Control) call(ctx context.Context, method, path string) ([]byte, error) {
-	req, err := http.NewRequestWithContext(ctx, method, "http://"+ControlAddr+path, nil)
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+c.Addr+path, nil)
 	if err != nil {
 		return nil, err
 	}
 	resp, err := c.Client.Do(req)
-	if err != nil {
+	if errors.Is(err, syscall.ECONNREFUSED) {
 		return nil, fmt.Errorf("%w (%w)", ErrNoLab, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("ask the lab: %w", err)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))

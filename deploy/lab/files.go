@@ -32,21 +32,26 @@ func writeFiles(f *Fleet, now time.Time) (meshKey string, err error) {
 		}
 		return nil
 	}
-	ca, err := certs.NewCA("Landfall lab", now)
-	if err != nil {
-		return "", fmt.Errorf("make the lab's certificate authority: %w", err)
+	// Two authorities: whoever holds a certificate of the fleet's is a node, and the lab's web server is not.
+	web, err1 := certs.NewCA("Landfall lab", now)
+	fleet, err2 := certs.NewCA("Landfall lab fleet", now)
+	if err := errors.Join(err1, err2); err != nil {
+		return "", fmt.Errorf("make the lab's certificate authorities: %w", err)
 	}
-	issue := func(file string, names []string, ips []net.IP) error {
+	issue := func(ca *certs.CA, file string, names []string, ips []net.IP) error {
 		cert, key, err := ca.Issue(names, ips, now, certLifetime)
 		if err != nil {
 			return fmt.Errorf("issue the certificate of %s: %w", file, err)
 		}
 		return errors.Join(write(file+".pem", cert), write(file+".key", key))
 	}
-	errs := []error{write("ca.pem", ca.CertPEM()), issue("lab", []string{f.Host, f.Zone, "*." + f.Zone}, nil), write("fleet.yaml", []byte(configFor(*f)))}
+	errs := []error{
+		write("ca.pem", web.CertPEM()), write("fleet-ca.pem", fleet.CertPEM()), write("fleet.yaml", []byte(configFor(*f))),
+		issue(web, "lab", []string{f.Host, f.Zone, "*." + f.Zone}, nil),
+	}
 	for _, r := range f.Regions {
 		for _, n := range r.Nodes {
-			errs = append(errs, issue(n.Name, []string{n.Name}, []net.IP{n.Addr.AsSlice()}))
+			errs = append(errs, issue(fleet, n.Name, []string{n.Name}, []net.IP{n.Addr.AsSlice()}))
 		}
 	}
 	errs = append(errs, writePlaces(filepath.Join(f.Dir, "places.mmdb"), f.Regions))

@@ -7,7 +7,9 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -17,13 +19,18 @@ import (
 
 // Options choose what a lab is like.
 type Options struct {
-	Regions    int    // 1 to MaxRegions
-	Nodes      int    // a region, 1 to MaxNodes
-	Dir        string // for files and logs; empty: a new folder that is removed at the end
-	Latency    Latency
-	Executable string // the landfall binary
-	Out        io.Writer
+	Net        int       // second byte of its addresses, 127.NET.x.y, 0 to MaxNet: labs of different nets can run side by side
+	Regions    int       // 1 to MaxRegions
+	Nodes      int       // a region, 1 to MaxNodes
+	Dir        string    // for files and logs; empty: a new folder that is removed at the end
+	Latency    Latency   // simulated distances
+	Traffic    float64   // requests a second of its own from each place, 0 to MaxTraffic
+	Executable string    // the landfall binary
+	Out        io.Writer // is told when a process ends by itself
 }
+
+// MaxTraffic bounds Options.Traffic: it is a trickle, drills bring their own load.
+const MaxTraffic = 100
 
 // Lab is a running lab. Its methods are safe for concurrent use.
 type Lab struct {
@@ -31,6 +38,7 @@ type Lab struct {
 	meshKey    string
 	parentPipe *os.File // the children's end
 	heldPipe   *os.File // our end: it closes with this process
+	dirLock    *os.File // of a folder that the lab made
 	tempDir    bool
 	control    net.Listener
 	admin      net.Listener
@@ -39,16 +47,18 @@ type Lab struct {
 	mu        sync.Mutex
 	fleet     Fleet
 	processes map[string]*process // by name
+	up        bool                // it was started; from now on a process that ends by itself is news
 	stopping  bool
 }
 
 // Start lays a lab out, starts all of its processes and waits until every node is ready. What it started before a failure
 // is stopped again.
 func Start(ctx context.Context, o Options) (_ *Lab, err error) {
-	if o.Regions < 1 || o.Regions > MaxRegions || o.Nodes < 1 || o.Nodes > MaxNodes {
-		return nil, fmt.Errorf("a lab has 1 to %d regions with 1 to %d nodes each; asked for %d with %d", MaxRegions, MaxNodes, o.Regions, o.Nodes)
+	if err := o.Check(); err != nil {
+		return nil, err
 	}
-	l := &Lab{o: o, fleet: plan(o.Regions, o.Nodes, o.Latency.between), processes: map[string]*process{}, client: &http.Client{Timeout: time.Second}}
+	l := &Lab{o: o, fleet: plan(o.Net, o.Regions, o.Nodes, o.Latency.between), processes: map[string]*process{}, client: &http.Client{Timeout: time.Second, Transport: &http.Transport{}}}
+	l.fleet.PID, l.fleet.Traffic.Rate = os.Getpid(), o.Traffic
 	defer func() {
 		if err != nil {
 			l.Stop()
@@ -68,39 +78,69 @@ func Start(ctx context.Context, o Options) (_ *Lab, err error) {
 	return l, nil
 }
 
+// Check tells which of the options are out of bounds.
+func (o Options) Check() error {
+	switch {
+	case o.Regions < 1 || o.Regions > MaxRegions || o.Nodes < 1 || o.Nodes > MaxNodes:
+		return fmt.Errorf("a lab has 1 to %d regions with 1 to %d nodes each; asked for %d with %d", MaxRegions, MaxNodes, o.Regions, o.Nodes)
+	case o.Net < 0 || o.Net > MaxNet:
+		return fmt.Errorf("the net of a lab is 0 to %d; asked for %d", MaxNet, o.Net)
+	case !(o.Traffic >= 0 && o.Traffic <= MaxTraffic):
+		return fmt.Errorf("a lab's traffic is 0 to %d requests a second from each place; asked for %g", MaxTraffic, o.Traffic)
+	}
+	return nil
+}
+
 // prepare opens what the lab itself holds. The control address comes first: it tells a second lab from a first.
 func (l *Lab) prepare() (err error) {
-	if l.control, err = net.Listen("tcp", ControlAddr); err != nil {
-		return fmt.Errorf("can't listen on %s, perhaps a lab runs already (stop it with Ctrl-C): %w", ControlAddr, err)
+	if l.control, err = net.Listen("tcp", ControlAddr(l.o.Net)); err != nil {
+		return fmt.Errorf("can't listen on %s, perhaps a lab runs already (stop it with Ctrl-C, or give this one another --net): %w", ControlAddr(l.o.Net), err)
 	}
-	if l.admin, err = net.Listen("tcp", AdminAddr); err != nil {
-		return fmt.Errorf("can't listen on %s, where the CLI looks for a node (is one running here?): %w", AdminAddr, err)
+	if l.admin, err = net.Listen("tcp", AdminAddr(l.o.Net)); err != nil {
+		return fmt.Errorf("can't listen on %s, where the CLI looks for a node (is one running here?): %w", AdminAddr(l.o.Net), err)
 	}
-	if err := canUse(l.fleet.Regions[0].Nodes[0]); err != nil {
-		return err
+	for _, r := range l.fleet.Regions {
+		if err := canUse(r); err != nil {
+			return err
+		}
 	}
 	if l.parentPipe, l.heldPipe, err = os.Pipe(); err != nil {
 		return fmt.Errorf("make the pipe that the children watch: %w", err)
 	}
-	l.fleet.Dir = l.o.Dir
-	if l.o.Dir == "" {
-		l.fleet.Dir, err = os.MkdirTemp("", "landfall-lab-")
-		l.tempDir = true
-	} else {
-		err = os.MkdirAll(l.o.Dir, 0o700)
-	}
-	if err != nil {
-		return fmt.Errorf("make the lab's folder: %w", err)
+	if err := l.makeDir(); err != nil {
+		return err
 	}
 	l.meshKey, err = writeFiles(&l.fleet, time.Now())
 	return err
 }
 
-// canUse tells early, and in words, when this system has no addresses but 127.0.0.1 on loopback.
-func canUse(n Node) error {
-	probe, err := net.Listen("tcp", net.JoinHostPort(n.Addr.String(), "0"))
+// canUse tells early, and in words, when this system has not all addresses of 127.0.0.0/8 on loopback, or when something
+// else uses a port that the region's processes need.
+func canUse(r Region) error {
+	for _, n := range r.Nodes {
+		probe, err := net.Listen("tcp", net.JoinHostPort(n.Addr.String(), "0"))
+		if err != nil {
+			return fmt.Errorf("can't use the loopback address %s (macOS needs `sudo ifconfig lo0 alias %s` for each address of the lab): %w", n.Addr, n.Addr, err)
+		}
+		_ = probe.Close()
+		for _, port := range []int{HTTPPort, HTTPSPort, DNSPort, meshPort, peerPort, adminPort} {
+			if err := free(netip.AddrPortFrom(n.Addr, uint16(port)).String()); err != nil {
+				return err
+			}
+		}
+	}
+	for _, o := range r.Origins {
+		if err := free(strings.TrimPrefix(o, "http://")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func free(addr string) error {
+	probe, err := net.Listen("tcp", addr)
 	if err != nil {
-		return fmt.Errorf("can't use the loopback address %s (macOS needs `sudo ifconfig lo0 alias %s` for each address of the lab): %w", n.Addr, n.Addr, err)
+		return fmt.Errorf("the lab needs %s, which something else uses (`ss -ltnp` shows what): %w", addr, err)
 	}
 	return probe.Close()
 }
@@ -148,8 +188,8 @@ func (l *Lab) nodeArgs(r Region, n Node) []string {
 			delays = append(delays, fmt.Sprintf("%s=%gms", other.Name, float64(ms)/2)) // each side delays one way
 		}
 	}
-	return []string{"run", "--config", l.fleet.Dir + "/fleet.yaml", "--node", n.Name, "--region", r.Name,
-		"--bind", n.Addr.String(), "--advertise", n.Addr.String(), "--data", l.fleet.Dir + "/" + n.Name,
+	return []string{"run", "--config", filepath.Join(l.fleet.Dir, "fleet.yaml"), "--node", n.Name, "--region", r.Name,
+		"--bind", n.Addr.String(), "--advertise", n.Addr.String(), "--data", filepath.Join(l.fleet.Dir, n.Name),
 		"--admin", fmt.Sprintf("%s:%d", n.Addr, adminPort), "--latency", strings.Join(delays, ",")}
 }
 
@@ -206,52 +246,16 @@ func (l *Lab) Fleet() Fleet {
 	return f
 }
 
-// waitReady waits until every node may take traffic and knows all the others.
-func (l *Lab) waitReady(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	for _, r := range l.fleet.Regions {
-		for _, n := range r.Nodes {
-			for !l.isReady(ctx, n) {
-				l.mu.Lock()
-				p := l.processes[n.Name]
-				l.mu.Unlock()
-				if !p.alive() {
-					return fmt.Errorf("node %s ended before it was ready; the end of its log:\n%s", n.Name, l.lastLines(n.Name, 8))
-				}
-				select {
-				case <-ctx.Done():
-					return fmt.Errorf("node %s was not ready in time; the end of its log:\n%s", n.Name, l.lastLines(n.Name, 8))
-				case <-time.After(50 * time.Millisecond):
-				}
-			}
-		}
-	}
-	return nil
-}
-
-func (l *Lab) isReady(ctx context.Context, n Node) bool {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, n.Admin()+"/readyz", nil)
-	if err != nil {
-		return false
-	}
-	resp, err := l.client.Do(req)
-	if err != nil {
-		return false
-	}
-	_ = resp.Body.Close()
-	return resp.StatusCode == http.StatusOK
-}
-
-// Run serves the lab's control API and the CLI's way in until ctx ends, and tells when a process ended by itself.
+// Run serves the lab's control API and the CLI's way in, and sends its traffic, until ctx ends.
 func (l *Lab) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return l.serveControl(ctx) })
 	g.Go(func() error { return l.relayAdmin(ctx) })
+	g.Go(func() error { return l.sendTraffic(ctx) })
 	return g.Wait()
 }
 
-// Stop ends every process, in order where that is quick, and removes what the lab made. It may be called more than once.
+// Stop ends every process and removes what the lab made. It may be called more than once.
 func (l *Lab) Stop() {
 	l.mu.Lock()
 	l.stopping = true
@@ -267,7 +271,6 @@ func (l *Lab) Stop() {
 			_ = c.Close() // a pipe that was never made says so, which is fine
 		}
 	}
-	if l.tempDir {
-		_ = os.RemoveAll(l.fleet.Dir)
-	}
+	l.client.CloseIdleConnections()
+	l.removeDir()
 }

@@ -57,6 +57,9 @@ func ParseLatency(s string) (Latency, error) {
 				return nil, fmt.Errorf("--latency %q: %q is not a region of the lab", pair, n)
 			}
 		}
+		if a == b {
+			return nil, fmt.Errorf("--latency %q: a region is no distance from itself", pair)
+		}
 		l[[2]string{a, b}], l[[2]string{b, a}] = rtt, rtt
 	}
 	return l, nil

@@ -18,13 +18,24 @@ import (
 // RunOrigins serves the demo origins of one region at the given addresses until ctx ends. It is a process of its own, so
 // that killing a region kills its origins as well.
 func RunOrigins(ctx context.Context, region string, addrs []string) error {
-	g, ctx := errgroup.WithContext(ctx)
-	for i, addr := range addrs {
+	var listeners []net.Listener
+	for _, addr := range addrs {
 		l, err := net.Listen("tcp", addr)
 		if err != nil {
+			for _, l := range listeners {
+				_ = l.Close()
+			}
 			return fmt.Errorf("the demo origin of %s can't listen on %s: %w", region, addr, err)
 		}
-		srv := &http.Server{Handler: originHandler(region, fmt.Sprintf("%s-origin-%d", region, i+1)), ReadHeaderTimeout: 5 * time.Second}
+		listeners = append(listeners, l)
+	}
+	return serveOrigins(ctx, region, listeners)
+}
+
+func serveOrigins(ctx context.Context, region string, listeners []net.Listener) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for i, l := range listeners {
+		srv := &http.Server{Handler: originHandler(region, fmt.Sprintf("%s-origin-%d", region, i+1)), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute}
 		g.Go(func() error {
 			if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 				return err

@@ -17,11 +17,14 @@ const (
 	originPort = 9000
 )
 
-// The lab's own loopback listeners.
-const (
-	ControlAddr = "127.0.0.1:9900" // the control API: what runs, kill and start a region
-	AdminAddr   = "127.0.0.1:9901" // leads to the admin API of the first node that lives, so that the CLI needs no flags
-)
+// MaxNet bounds Options.Net.
+const MaxNet = 254
+
+// ControlAddr is where the lab of that net serves its control API: what runs, kill and start a region.
+func ControlAddr(net int) string { return fmt.Sprintf("127.%d.0.1:9900", net) }
+
+// AdminAddr leads to the admin API of the first node that lives. Net 0's is where the CLI looks without flags.
+func AdminAddr(net int) string { return fmt.Sprintf("127.%d.0.1:%d", net, adminPort) }
 
 // Zone and Host are what the lab serves.
 const (
@@ -29,8 +32,11 @@ const (
 	Host = "shop.lab.test"
 )
 
-// TTL of the lab's DNS answers, short so that drills need not wait long.
-const TTL = 2 * time.Second
+// TTL of the lab's DNS answers, short so that drills need not wait long; dnsWait outlasts it.
+const (
+	TTL     = 2 * time.Second
+	dnsWait = 3 * time.Second
+)
 
 // MaxRegions and MaxNodes bound a lab's size.
 const (
@@ -63,12 +69,45 @@ func places() []place {
 
 // Fleet describes a running lab: what the control API answers, and all that a drill needs to know.
 type Fleet struct {
-	Dir     string   `json:"dir"`
-	Host    string   `json:"host"`
-	Zone    string   `json:"zone"`
-	CA      string   `json:"ca"` // PEM file
-	TTL     string   `json:"ttl"`
-	Regions []Region `json:"regions"`
+	PID       int      `json:"pid"` // the lab's own process
+	Dir       string   `json:"dir"`
+	Host      string   `json:"host"`
+	Zone      string   `json:"zone"`
+	CA        string   `json:"ca"`       // PEM file
+	TTL       string   `json:"ttl"`      // of DNS answers
+	DNSWait   string   `json:"dns_wait"` // how long a drained region goes on serving before it tells connections to go
+	Admin     string   `json:"admin"`    // URL of the admin API of the first node that lives
+	HTTPSPort int      `json:"https_port"`
+	DNSPort   int      `json:"dns_port"`
+	Traffic   Traffic  `json:"traffic"`
+	Regions   []Region `json:"regions"`
+}
+
+// Traffic counts what became of the lab's own trickle of requests.
+type Traffic struct {
+	Rate     float64 `json:"rate"` // requests a second from each place
+	Requests int     `json:"requests"`
+	Retried  int     `json:"retried"` // served at the second try
+	Failed   int     `json:"failed"`
+}
+
+// NameServers are the region's DNS servers, host:port.
+func (f Fleet) NameServers(r Region) []string {
+	var out []string
+	for _, n := range r.Nodes {
+		out = append(out, netip.AddrPortFrom(n.Addr, uint16(f.DNSPort)).String())
+	}
+	return out
+}
+
+// Region is the region of that name.
+func (f Fleet) Region(name string) (Region, bool) {
+	for _, r := range f.Regions {
+		if r.Name == name {
+			return r, true
+		}
+	}
+	return Region{}, false
 }
 
 // Region is one region of a lab.
@@ -94,17 +133,17 @@ type Node struct {
 // Admin is the base URL of the node's admin API.
 func (n Node) Admin() string { return fmt.Sprintf("http://%s:%d", n.Addr, adminPort) }
 
-// plan lays out a lab: names, addresses and distances, no more.
-func plan(regions, nodes int, rtt func(from, to string) (time.Duration, bool)) Fleet {
-	f := Fleet{Host: Host, Zone: Zone, TTL: TTL.String()}
+// plan lays out a lab: names, addresses and distances, no more. The addresses are 127.NET.REGION.NODE.
+func plan(net, regions, nodes int, rtt func(from, to string) (time.Duration, bool)) Fleet {
+	f := Fleet{Host: Host, Zone: Zone, TTL: TTL.String(), DNSWait: dnsWait.String(), Admin: "http://" + AdminAddr(net), HTTPSPort: HTTPSPort, DNSPort: DNSPort}
 	for r, p := range places()[:regions] {
 		prefix := netip.MustParsePrefix(p.prefix)
 		region := Region{Name: p.name, Prefix: prefix, Client: prefix.Addr().Next(), RTT: map[string]int{}, place: p}
 		for n := range nodes {
-			region.Nodes = append(region.Nodes, Node{Name: fmt.Sprintf("%s-%d", p.name, n+1), Addr: netip.AddrFrom4([4]byte{127, 0, byte(r + 1), byte(n + 1)})})
+			region.Nodes = append(region.Nodes, Node{Name: fmt.Sprintf("%s-%d", p.name, n+1), Addr: netip.AddrFrom4([4]byte{127, byte(net), byte(r + 1), byte(n + 1)})})
 		}
 		for o := range 2 {
-			region.Origins = append(region.Origins, fmt.Sprintf("http://127.0.%d.%d:%d", r+1, 201+o, originPort))
+			region.Origins = append(region.Origins, fmt.Sprintf("http://127.%d.%d.%d:%d", net, r+1, 201+o, originPort))
 		}
 		for _, q := range places()[:regions] {
 			if q.name == p.name {

@@ -45,7 +45,7 @@ type DrainResult struct {
 // PurgeRequest asks for invalidation of a service's cached objects.
 type PurgeRequest struct {
 	Service string       `json:"service" doc:"The service whose objects are purged."`
-	URLs    List[string] `json:"urls" doc:"Absolute http or https URLs of hosts of the service, at most 1000 of at most 8192 bytes; every variant and both schemes go."`
+	URLs    List[string] `json:"urls" doc:"Absolute http or https URLs of hosts of the service, at most 1000 of at most 2048 bytes; every variant and both schemes go."`
 	Soft    bool         `json:"soft,omitempty" doc:"Mark stale instead of removing: a stale copy may still be served while it is refreshed or when the origin fails."`
 }
 

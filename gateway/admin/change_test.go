@@ -150,7 +150,7 @@ func FuzzDecodePurge(f *testing.F) {
 			t.Errorf("accepted %+v", p)
 		}
 		for _, s := range p.URLs {
-			if u, err := parseTarget(s); err != nil || u.Hostname() == "" || u.User != nil || u.Fragment != "" || len(s) > maxURL {
+			if u, err := parseTarget(s); err != nil || u.Hostname() == "" || u.User != nil || u.Fragment != "" || len(s) > MaxURL {
 				t.Errorf("accepted %q (%v)", s, err)
 			}
 		}

@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// maxURL bounds a URL in bytes.
-const maxURL = 8192
+// MaxURL bounds a URL in bytes: a purge of it must fit into one register of the mesh.
+const MaxURL = 2048
 
 func (a *API) pools(c *call) (any, error) {
 	name := c.PathValue("service")
@@ -69,8 +69,8 @@ func (a *API) explain(c *call) (any, error) {
 
 // parseTarget reads an absolute http or https URL of something that this fleet could serve.
 func parseTarget(s string) (*url.URL, error) {
-	if len(s) > maxURL {
-		return nil, fmt.Errorf("is longer than %d bytes", maxURL)
+	if len(s) > MaxURL {
+		return nil, fmt.Errorf("is longer than %d bytes", MaxURL)
 	}
 	u, err := url.Parse(s)
 	switch {

@@ -114,18 +114,19 @@ func orderable(hosts []string, log *slog.Logger) []string {
 	return out
 }
 
-// Reload reads the certificate files of a new config, or those of the old one again. When any pair can't be used nothing
-// changes, and the error names each that can't.
-func (s *Store) Reload(certificates []configs.Certificate) error {
+// Prepare reads the certificate files of a new config, or those of the old one again. They are in force when commit is
+// called, which can't fail; until then nothing changes. The error names each pair that can't be used.
+func (s *Store) Prepare(certificates []configs.Certificate) (commit func(), err error) {
 	files, err := s.loadFiles(certificates)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	s.mu.Lock()
-	s.files = files
-	s.mu.Unlock()
-	s.rebuild()
-	return nil
+	return func() {
+		s.mu.Lock()
+		s.files = files
+		s.mu.Unlock()
+		s.rebuild()
+	}, nil
 }
 
 // loadFiles reads every pair, or tells all that is wrong with them.

@@ -226,16 +226,21 @@ func TestReload(t *testing.T) {
 	if err := os.Remove(b.Cert); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Reload([]configs.Certificate{a, b}); err == nil || !strings.Contains(err.Error(), "tls.certificates[1]") {
-		t.Errorf("Reload: %v", err)
+	if _, err := s.Prepare([]configs.Certificate{a, b}); err == nil || !strings.Contains(err.Error(), "tls.certificates[1]") {
+		t.Errorf("Prepare: %v", err)
 	}
 	if after := s.Infos(); !reflect.DeepEqual(after, before) {
 		t.Errorf("a refused reload changed something: before %+v\nafter %+v", before, after)
 	}
 	c := issue(t, ca, dir, "c", time.Hour, "c")
-	if err := s.Reload([]configs.Certificate{a, c}); err != nil {
+	commit, err := s.Prepare([]configs.Certificate{a, c})
+	if err != nil {
 		t.Fatal(err)
 	}
+	if !reflect.DeepEqual(s.Infos(), before) {
+		t.Error("something changed before commit")
+	}
+	commit()
 	after := s.Infos()
 	if len(after) != 2 || !after[0].NotAfter.After(before[0].NotAfter) || !s.Has("c") || s.Has("b") {
 		t.Errorf("before %+v\nafter %+v", before, after)

@@ -50,6 +50,17 @@ func (b *bodyWatch) attach(out *http.Request) {
 	out.Body, out.ContentLength = b.attempt, b.size
 }
 
+// finish ends the loan before the handler returns: the server may not be read from any more then. An attempt that failed
+// may still be reading, from a client that sends nothing; stuck is called to make that read return.
+func (b *bodyWatch) finish(stuck func()) {
+	if !b.mu.TryLock() {
+		stuck()
+		b.mu.Lock()
+	}
+	b.attempt = nil
+	b.mu.Unlock()
+}
+
 // watchedBody is the body as one attempt reads it.
 type watchedBody struct {
 	b   *bodyWatch

@@ -14,9 +14,11 @@ import (
 type headResult struct {
 	method string
 	host   string // lower case, without port
-	path   string // escaped, with dot segments removed (RFC 3986 section 5.2.4)
-	query  string
-	scheme string // as the client used it, or a trusted proxy said
+	// authority is the host with its port, unless that is the scheme's own: what the origin is told and the cache's key has.
+	authority string
+	path      string // escaped, with dot segments removed (RFC 3986 section 5.2.4)
+	query     string
+	scheme    string // as the client used it, or a trusted proxy said
 
 	client  netip.Addr // the user's address, behind trusted proxies
 	country string     // ISO 3166-1 alpha-2, when known
@@ -96,6 +98,7 @@ func (p *Proxy) head(r *http.Request, conn Conn) (headResult, *refusal) {
 	if place, ok := p.o.Locator.Lookup(h.client); ok {
 		h.country = place.Country
 	}
+	h.authority = h.host + portOf(r.Host, h.scheme)
 	return h, nil
 }
 
@@ -124,7 +127,21 @@ func (p *Proxy) peerHead(h headResult, r *http.Request) (headResult, *refusal) {
 	if id := r.Header.Get("X-Request-Id"); id != "" {
 		h.id = id
 	}
+	h.authority = h.host + portOf(r.Host, h.scheme)
 	return h, nil
+}
+
+// portOf is ":" and the port of a valid Host, or nothing for the scheme's own port.
+func portOf(host, scheme string) string {
+	i := strings.LastIndexByte(host, ':')
+	if i < 0 || strings.HasSuffix(host, "]") {
+		return ""
+	}
+	n, err := strconv.ParseUint(host[i+1:], 10, 16)
+	if err != nil || scheme == "http" && n == 80 || scheme == "https" && n == 443 {
+		return ""
+	}
+	return ":" + strconv.FormatUint(n, 10)
 }
 
 // normalHost is the host of a request without port, in lower case and without the final dot.

@@ -32,6 +32,34 @@ func stripHopByHop(h http.Header) {
 	}
 }
 
+// clean makes a client's headers what the phases behind head may rely on: nothing that ends at this hop, nothing that only
+// nodes say, nothing that an origin could take for a word of ours. What the cache selects variants by is then exactly
+// what the origin gets.
+func (x *exchange) clean(h http.Header) {
+	stripHopByHop(h)
+	stripInternal(h)
+	stripLookalikes(h)
+	h.Del("X-Client-Country")
+	if x.head.country != "" {
+		h.Set("X-Client-Country", x.head.country)
+	}
+}
+
+// lookalike are the fields that tell an origin of the client, with underscores: CGI and its kin make no difference between
+// X_Real_IP, which a client may have written, and our X-Real-IP (RFC 3875 section 4.1.18).
+var lookalike = map[string]bool{
+	"FORWARDED": true, "X_FORWARDED_FOR": true, "X_FORWARDED_PROTO": true, "X_FORWARDED_HOST": true, "X_REAL_IP": true,
+	"X_REQUEST_ID": true, "X_CLIENT_COUNTRY": true, "CDN_LOOP": true,
+}
+
+func stripLookalikes(h http.Header) {
+	for name := range h {
+		if strings.IndexByte(name, '_') >= 0 && lookalike[strings.ToUpper(strings.ReplaceAll(name, "-", "_"))] {
+			delete(h, name)
+		}
+	}
+}
+
 // stripInternal removes what only nodes may say to each other. Called on what clients send and on what origins answer.
 func stripInternal(h http.Header) {
 	for name := range h {
@@ -49,18 +77,19 @@ func (x *exchange) outbound(from *http.Request, coding string) *http.Request {
 	out.RequestURI = ""
 	out.Trailer = from.Trailer // not a copy: the server fills it in when the body has ended
 	out.Close = false
-	out.Host = x.in.Host
-	out.Method = x.head.method
+	out.Host = x.head.authority
+	if x.head.upgrade != "" {
+		out.Method = x.head.method // the peer channel carries an upgrade as a POST
+	}
 	out.URL.Scheme, out.URL.Host, out.URL.Opaque = "", "", ""
 	out.URL.RawQuery = x.head.query
 	setEscapedPath(out.URL, x.head.path)
 	h := out.Header
-	stripHopByHop(h)
 	if x.head.hop == 0 {
-		stripInternal(h)
-		x.setForwarding(h)
+		x.setForwarding(h) // the rest was cleaned before the cache
 	} else {
-		stripInternal(h) // already set by the first node
+		stripHopByHop(h)
+		stripInternal(h)
 	}
 	h.Set("X-Request-Id", x.head.id)
 	if coding != "" {
@@ -99,14 +128,10 @@ func (x *exchange) setForwarding(h http.Header) {
 		h.Set("Forwarded", x.forwarded(direct))
 	}
 	h.Set("X-Forwarded-Proto", x.head.scheme)
-	h.Set("X-Forwarded-Host", x.in.Host)
+	h.Set("X-Forwarded-Host", x.head.authority)
 	h.Set("X-Real-Ip", x.head.client.String())
 	h.Set("Cdn-Loop", joinList(x.head.loops, cdnID))
 	h.Set("Via", joinList(h["Via"], strconv.Itoa(x.in.ProtoMajor)+"."+strconv.Itoa(x.in.ProtoMinor)+" "+cdnID))
-	h.Del("X-Client-Country")
-	if x.head.country != "" {
-		h.Set("X-Client-Country", x.head.country)
-	}
 	if !validTraceparent(h.Get("Traceparent")) {
 		// The request id is 128 random bits in hex, as a trace id is; half of it serves as the parent id.
 		if id := x.conn.RequestID; len(id) == 32 {
@@ -122,7 +147,7 @@ func (x *exchange) forwarded(direct netip.Addr) string {
 	if direct.Is6() {
 		node = `"[` + node + `]"`
 	}
-	host := x.in.Host
+	host := x.head.authority
 	if !httpguts.ValidHeaderFieldName(host) { // not a token: a port or an IPv6 literal
 		host = `"` + host + `"`
 	}

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -92,12 +93,31 @@ func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, conn Conn) {
 	if r.ProtoMajor == 1 && r.ContentLength != 0 {
 		// An origin may answer before it has read the whole body. Without this net/http would then throw away what the
 		// origin still waits for. Writers that can't do it have no such habit.
-		_ = http.NewResponseController(w).EnableFullDuplex()
+		if http.NewResponseController(w).EnableFullDuplex() == nil {
+			defer x.drain(r.Body)
+		}
 	}
 	if no := x.run(); no != nil {
 		x.refuse(no)
 	}
 }
+
+// drain reads what nobody wanted of a request's body, as net/http does by itself without full duplex: up to 256 KiB, for
+// the sake of the connection. Left to the server, the body's end would come while it waits for the next request already,
+// and that it does not survive. A response that broke off ends the connection at once: its client may be waiting with its
+// body for that very response.
+func (x *exchange) drain(body io.Reader) {
+	if x.outcome.Aborted {
+		x.hangUp()
+		return
+	}
+	if x.w.wrote && x.w.status != http.StatusSwitchingProtocols {
+		x.w.Flush()
+		_, _ = io.CopyN(io.Discard, body, maxDrain+1) // a body that fails, or is longer, ends the connection
+	}
+}
+
+const maxDrain = 256 << 10
 
 // exchange is one request on its way: what each phase found, for the phases after it and for the account. It belongs to
 // the handler's goroutine.
@@ -132,8 +152,13 @@ func (x *exchange) run() *refusal {
 	if x.redirected() {
 		return nil
 	}
-	if x.head.method == methodPurge {
+	switch {
+	case x.head.method == methodPurge:
 		return x.purge()
+	case x.head.method == http.MethodOptions && x.head.path == "*" && x.head.hop == 0:
+		x.w.Header().Set("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
+		x.w.WriteHeader(http.StatusNoContent) // RFC 9110 section 9.3.7: it is about the server, not about a resource
+		return nil
 	}
 	if x.answeredEarly() {
 		return nil

@@ -92,6 +92,8 @@ var answers = map[reason]answer{
 }
 
 var causeTexts = map[reason]string{
+	noRegion:       "no region can serve this request now",
+	hopLimit:       "the request was forwarded too often between regions",
 	bodyTooLarge:   "the request's body is larger than this service takes",
 	malformed:      "the request's body is malformed",
 	"all_ejected":  "none of the origins is healthy",
@@ -126,11 +128,15 @@ func (p *Proxy) refusalFor(err error) *refusal {
 	if _, known := answers[r]; !known {
 		r = badGateway
 	}
-	text := causeTexts[r]
-	if text == "" {
-		text = "the request could not be served"
+	return &refusal{reason: r, text: textOf(r), cause: err, noPool: !sent}
+}
+
+// textOf is what a client is told of a cause.
+func textOf(r reason) string {
+	if text := causeTexts[r]; text != "" {
+		return text
 	}
-	return &refusal{reason: r, text: text, cause: err, noPool: !sent}
+	return "the request could not be served"
 }
 
 // refuse writes the error page of a refusal, by the client's Accept, if nothing was written yet.

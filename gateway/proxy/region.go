@@ -38,12 +38,19 @@ func (x *exchange) fetch(from *http.Request, coding string, body *bodyWatch) (*h
 		return resp, tr, err
 	}
 	// The pool failed before its health said so. Another region may serve what was not sent, or is safe to send twice.
-	if untouched(err, body) || (x.repeatable() && body.whole()) {
+	if untouched(err, body) || x.mayRepeat(err, pool, from, body) {
 		if resp2, tr2, err2 := x.elsewhere(from, coding, body); err2 == nil {
 			return resp2, tr2, nil
 		}
 	}
 	return resp, tr, err
+}
+
+// mayRepeat tells whether a request that an origin may have seen goes to another region: when it is safe to send twice
+// (RFC 9110 section 9.2.2), its body is whole, the failure is one that the route retries, and the pool's retry budget
+// has room. A region in a brownout must not multiply its load over the others.
+func (x *exchange) mayRepeat(err error, pool *upstream.Pool, from *http.Request, body *bodyWatch) bool {
+	return x.repeatable() && x.head.upgrade == "" && body.whole() && pool.MayRetry(err, x.match.policy)
 }
 
 // untouched tells whether a failed attempt left the request unsent and its body whole.
@@ -106,37 +113,40 @@ func (x *exchange) elsewhere(from *http.Request, coding string, body *bodyWatch)
 	key := routing.ClientKey(x.head.client)
 	var buf [maxRegions]routing.Choice
 	d := s.Decide(buf[:0], service, routing.Client{Point: s.Regions[x.p.self].Location, Key: key})
-	var tr trail
-	tried := 0
 	// Panic makes down regions candidates for clients, who have a second address. Here those that are up go first.
 	slices.SortStableFunc(d.Choices[:d.Usable], func(a, b routing.Choice) int { return cmp.Compare(a.State, b.State) })
+	var tr trail
 	for _, c := range d.Choices[:d.Usable] {
-		if c.Region == x.p.self || len(s.Regions[c.Region].Nodes) == 0 {
+		if c.Region == x.p.self {
 			continue
 		}
-		if tried == maxForwards {
-			break
-		}
-		tried++
 		nodes := s.Regions[c.Region].Nodes
-		node := nodes[key%uint64(len(nodes))]
-		tr = trail{Region: s.Regions[c.Region].Name, Node: node.Name, Tries: tried}
-		var resp *http.Response
-		resp, err = x.forward(from, coding, body, node)
-		if err == nil {
+		for i := range min(len(nodes), nodesPerRegion) {
+			if tr.Tries == maxForwards {
+				return nil, tr, err
+			}
+			node := nodes[(routing.FirstNode(key, len(nodes))+i)%len(nodes)]
+			tr = trail{Region: s.Regions[c.Region].Name, Node: node.Name, Tries: tr.Tries + 1}
 			x.p.o.Metrics.forwarded.WithLabelValues(x.p.o.Region, tr.Region).Inc()
-			return resp, tr, nil
-		}
-		if from.Context().Err() != nil || !untouched(err, body) && (!x.repeatable() || !body.whole()) {
-			break
+			var resp *http.Response
+			if resp, err = x.forward(from, coding, body, node); err == nil {
+				return resp, tr, nil
+			}
+			if from.Context().Err() != nil || !untouched(err, body) {
+				return nil, tr, err
+			}
+			if errors.As(err, new(*refusal)) {
+				break // the node answered: its region has no pool to offer
+			}
 		}
 	}
 	return nil, tr, err
 }
 
 const (
-	// maxForwards bounds how many regions one request is offered to from one node.
-	maxForwards = 2
+	// maxForwards bounds how many nodes one request is offered to from one node, and nodesPerRegion how many in a region.
+	maxForwards    = 3
+	nodesPerRegion = 2
 	// maxRegions is the room for a decision on the stack; larger fleets allocate.
 	maxRegions = 32
 )
@@ -165,9 +175,12 @@ func (x *exchange) forward(from *http.Request, coding string, body *bodyWatch, n
 	if toPeer != nil {
 		untunnel(resp, toPeer)
 	}
-	if why := resp.Header.Get(headerNoPool); why != "" {
+	if why := reason(resp.Header.Get(headerNoPool)); why != "" {
 		_ = resp.Body.Close() // an error page of ours
-		return nil, &refusal{reason: reason(why), text: causeTexts[reason(why)], noPool: true}
+		if _, known := answers[why]; !known {
+			why = badGateway // another version's
+		}
+		return nil, &refusal{reason: why, text: textOf(why), noPool: true}
 	}
 	return resp, nil
 }

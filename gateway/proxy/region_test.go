@@ -282,6 +282,7 @@ func TestMalformedBody(t *testing.T) {
 	bad := errors.New("malformed chunk")
 	g := newRig(t, one("", origin(t, served("here"))), func(o *Options) { o.BadBody = bad })
 	listener := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Connection", "close")                                          // as gateway/server does behind such a body
 		r.Body = io.NopCloser(io.MultiReader(io.LimitReader(r.Body, 3), failing{bad})) // as gateway/server tells it
 		g.ServeHTTP(w, r)
 	}))

@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -97,6 +98,9 @@ func (p *Proxy) route(h headResult) (routeResult, *refusal) {
 	}
 	if s == nil {
 		return routeResult{}, refused(unknownHost, "no service has this host")
+	}
+	if h.path == "*" && h.method == http.MethodOptions {
+		return routeResult{service: s, route: &s.config.Routes[0], policy: s.routes[0]}, nil
 	}
 	allow := map[string]bool{}
 	for i := range s.config.Routes {

@@ -17,7 +17,7 @@ import (
 // serveCached runs the cache phase, and through it region, pool and respond.
 func (x *exchange) serveCached() *refusal {
 	in := x.in
-	stripInternal(in.Header)
+	x.clean(in.Header)
 	coding := ""
 	if in.Header.Get("Range") == "" { // ranges are of the identity representation
 		coding = x.p.o.Compressor.Negotiate(in.Header["Accept-Encoding"])
@@ -27,6 +27,7 @@ func (x *exchange) serveCached() *refusal {
 		in.Header.Set("Accept-Encoding", coding)
 	}
 	body := watchBody(in)
+	defer body.finish(x.hangUp)
 	hints := x.w.hints()
 	defer hints.stop()
 	fetch := func(ctx context.Context, r *http.Request) (*http.Response, error) {
@@ -40,7 +41,7 @@ func (x *exchange) serveCached() *refusal {
 		return x.p.o.Compressor.Response(resp, coding), nil
 	}
 	view := cache.Request{
-		Service: x.match.service.name, Method: in.Method, Scheme: x.head.scheme, Host: x.head.host,
+		Service: x.match.service.name, Method: in.Method, Scheme: x.head.scheme, Host: x.head.authority,
 		Path: x.head.path, RawQuery: x.head.query, Header: in.Header,
 	}
 	x.outcome = x.p.o.Cache.Serve(x.w, in, view, x.cachePolicy(), fetch)
@@ -66,8 +67,12 @@ func (x *exchange) servePeer() *refusal {
 	if x.head.upgrade != "" {
 		return x.serveTunnel()
 	}
-	ctx := httptrace.WithClientTrace(x.in.Context(), &httptrace.ClientTrace{Got1xxResponse: x.w.hints().forward})
-	resp, tr, err := x.fetch(x.in.WithContext(ctx), strings.Join(x.in.Header["Accept-Encoding"], ", "), watchBody(x.in))
+	body := watchBody(x.in)
+	defer body.finish(x.hangUp)
+	hints := x.w.hints()
+	defer hints.stop()
+	ctx := httptrace.WithClientTrace(x.in.Context(), &httptrace.ClientTrace{Got1xxResponse: hints.forward})
+	resp, tr, err := x.fetch(x.in.WithContext(ctx), strings.Join(x.in.Header["Accept-Encoding"], ", "), body)
 	x.trail.Store(&tr)
 	if err != nil {
 		return x.p.refusalFor(err)
@@ -75,6 +80,14 @@ func (x *exchange) servePeer() *refusal {
 	inbound(resp)
 	x.stream(resp)
 	return nil
+}
+
+// hangUp ends the reading of the request's body, for good: what is answered goes out first.
+func (x *exchange) hangUp() {
+	if x.w.wrote {
+		x.w.Flush()
+	}
+	_ = http.NewResponseController(x.w.ResponseWriter).SetReadDeadline(time.Unix(1, 0)) // one that can't is left to its own bounds
 }
 
 // stream sends a response on as it comes: flushed after every read when its length is not known, trailers last.
@@ -128,7 +141,7 @@ func (x *exchange) purge() *refusal {
 	if !allowed {
 		return refused(forbidden, "purging is not allowed from this address")
 	}
-	url := x.head.scheme + "://" + x.in.Host + x.head.uri()
+	url := x.head.scheme + "://" + x.head.authority + x.head.uri()
 	ctx, cancel := context.WithTimeout(x.in.Context(), purgeTimeout)
 	defer cancel()
 	removed, missing, err := x.p.o.Purger.PurgeURL(ctx, x.match.service.name, url)

@@ -306,3 +306,36 @@ func TestClientAbortCancelsOrigin(t *testing.T) {
 		}
 	}
 }
+
+// A response that breaks off does so at once, though its client has not ended its upload and sends no more of it.
+func TestBrokenBodyDuringUpload(t *testing.T) {
+	u := origin(t, func(w http.ResponseWriter, r *http.Request) {
+		conn, rw, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			return
+		}
+		_, _ = io.ReadFull(rw, make([]byte, len("5\r\nfirst")))
+		_, _ = rw.WriteString("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n")
+		_ = rw.Flush()
+		_ = conn.Close()
+	})
+	g := newRig(t, one("", u), nil)
+	for _, target := range []string{"/", "https:///"} {
+		body, client := io.Pipe()
+		r := g.request("POST", target, body)
+		done := make(chan error, 1)
+		go func() {
+			resp, err := g.client().Do(r)
+			if err == nil {
+				_, err = io.Copy(io.Discard, resp.Body)
+				_ = resp.Body.Close()
+			}
+			done <- err
+		}()
+		_, _ = io.WriteString(client, "first")
+		if err := receive(t, target+": the end", done); err == nil {
+			t.Errorf("%s: the client saw a whole body", target)
+		}
+		_ = client.Close()
+	}
+}

@@ -12,8 +12,10 @@ import (
 // serveUpgrade serves a request that asks for another protocol (WebSocket and its like). Nothing is cached; after a 101
 // the node copies bytes both ways until either side ends or both fall silent.
 func (x *exchange) serveUpgrade() *refusal {
-	stripInternal(x.in.Header)
-	resp, tr, err := x.fetch(x.in, "", watchBody(x.in))
+	x.clean(x.in.Header)
+	body := watchBody(x.in)
+	defer body.finish(x.hangUp)
+	resp, tr, err := x.fetch(x.in, "", body)
 	x.trail.Store(&tr)
 	if err != nil {
 		return x.p.refusalFor(err)

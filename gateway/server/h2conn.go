@@ -158,7 +158,7 @@ func (h *h2Conn) stateChanged(_ net.Conn, state http.ConnState) {
 // place to follow frames between the two; so it is told of an HTTP/2 connection by prior knowledge, on a server of its
 // own.
 func (s *Server) serveH2(c *conn, t *tls.Conn) {
-	limits := s.limits()
+	limits := s.limitsOf(c.ln.kind)
 	streams := limits.Streams
 	if c.ln.kind == peerListener {
 		streams = max(streams, h2PeerStreams)

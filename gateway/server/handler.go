@@ -75,7 +75,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	defer s.end(q)
 	no := c.takeRefusal(r)
 	if no == nil {
-		no = admit(r, s.limits())
+		no = admit(r, s.limitsOf(c.ln.kind))
 	}
 	r = r.WithContext(q)
 	if no != nil {
@@ -224,6 +224,9 @@ func (s *Server) prepareBody(q *request, w http.ResponseWriter, r *http.Request)
 	if r.ContentLength == 0 {
 		r.Body = http.NoBody
 		return
+	}
+	if q.c.ln.kind == peerListener {
+		return // the node that the client is connected to has bounded the body and its silence, an upgrade's among them
 	}
 	if r.ProtoMajor == 2 {
 		q.body = stallBody{ReadCloser: r.Body, q: q}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log"
 	"log/slog"
+	"math"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -112,6 +113,25 @@ func orDefault[T ~int | ~int64](v *T, def T) {
 
 // limits are those of the moment. The caller must not change them.
 func (s *Server) limits() *configs.Limits { return s.live.Load() }
+
+// What a forwarding node adds to a request at most, so that one which a node let in is not refused by the next.
+const (
+	peerMoreHeaders     = 32
+	peerMoreHeaderBytes = 16 << 10
+)
+
+// limitsOf are the limits of a listener: a node may send somewhat more than a client, and bodies as they come.
+func (s *Server) limitsOf(k kind) *configs.Limits {
+	limits := s.limits()
+	if k != peerListener {
+		return limits
+	}
+	wider := *limits
+	wider.Headers += peerMoreHeaders
+	wider.HeaderBytes += peerMoreHeaderBytes
+	wider.Body = math.MaxInt64
+	return &wider
+}
 
 // Run serves until Stop has finished, which returns nil, or a listener fails for good, which returns why after all
 // connections were closed. When ctx ends before Stop was called, Run stops without grace and returns nil. To be called

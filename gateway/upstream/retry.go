@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -127,6 +128,13 @@ func (pol RetryPolicy) normal() RetryPolicy {
 		pol.Connect = defaultConnect
 	}
 	return pol
+}
+
+// MayRetry asks the pool's budget for one more attempt at a request that failed with err, elsewhere than in this pool:
+// when the policy retries such a failure and the budget has room, which it then has less of.
+func (p *Pool) MayRetry(err error, pol RetryPolicy) bool {
+	var e *Error
+	return errors.As(err, &e) && pol.normal().Attempts > 1 && pol.On.cause(e.Cause) && p.budget.take(p.o.Now(), pol.Budget)
 }
 
 // idempotent tells whether sending the method twice means what sending it once does (RFC 9110 section 9.2.2).

@@ -174,6 +174,7 @@ func (n *Node) watch(ctx context.Context) error {
 		n.publishReport()
 		n.rebuild()
 		n.followDrain()
+		n.followOrders()
 	}
 }
 

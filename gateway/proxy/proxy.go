@@ -164,6 +164,15 @@ func (x *exchange) run() *refusal {
 		x.w.WriteHeader(http.StatusNoContent) // RFC 9110 section 9.3.7: it is about the server, not about a resource
 		return nil
 	}
+	if x.answeredEarly() {
+		return nil
+	}
+	if no = x.access(); no != nil {
+		return no
+	}
+	if x.answeredHere() {
+		return nil
+	}
 	switch {
 	case x.head.hop > 0:
 		return x.servePeer()

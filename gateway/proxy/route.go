@@ -18,6 +18,7 @@ type service struct {
 	config *configs.Service
 	routes []upstream.RetryPolicy // of each route
 	meters []meter                // of each route
+	gates  []*gatekeeper          // of each route
 }
 
 // routeResult is what the route phase found.
@@ -26,6 +27,7 @@ type routeResult struct {
 	route   *configs.Route
 	policy  upstream.RetryPolicy
 	meter   *meter
+	gate    *gatekeeper
 }
 
 // hostTable finds a service by host: an exact name, else the longest *.suffix, else "*". It is immutable.
@@ -41,12 +43,13 @@ func newHostTable(c *configs.Config) (hostTable, error) {
 	for _, name := range ServiceNames(c) {
 		s := &service{name: name, config: c.Services[name]}
 		t.named[name] = s
-		for _, r := range s.config.Routes {
-			policy, err := upstream.PolicyFrom(r.Timeout, r.Retry)
+		for i := range s.config.Routes {
+			r := &s.config.Routes[i]
+			policy, err := upstream.PolicyFrom(*r)
 			if err != nil {
 				return t, fmt.Errorf("service %s, route %s: %w", name, r.Match.Path, err)
 			}
-			s.routes = append(s.routes, policy)
+			s.routes, s.gates = append(s.routes, policy), append(s.gates, newGatekeeper(r))
 		}
 		s.meters = make([]meter, len(s.routes))
 		for _, h := range s.config.Hosts {
@@ -109,7 +112,7 @@ func (p *Proxy) route(h headResult) (routeResult, *refusal) {
 			continue
 		}
 		if len(r.Match.Methods) == 0 || slices.Contains(r.Match.Methods, h.method) || h.method == methodPurge {
-			return routeResult{service: s, route: r, policy: s.routes[i], meter: &s.meters[i]}, nil
+			return routeResult{service: s, route: r, policy: s.routes[i], meter: &s.meters[i], gate: s.gates[i]}, nil
 		}
 		for _, m := range r.Match.Methods {
 			allow[m] = true

@@ -78,7 +78,7 @@ func explainCommand() *cobra.Command {
 	return c
 }
 
-// drainArgs reads `region R`, `node N`, or `service S` with the flag --region R.
+// drainArgs reads `region R`, `node N`, `origin URL`, or `service S` with the flag --region R.
 func drainArgs(args []string, region string) (admin.DrainTarget, error) {
 	t := admin.DrainTarget{Kind: args[0], Name: args[1]}
 	switch {
@@ -86,8 +86,8 @@ func drainArgs(args []string, region string) (admin.DrainTarget, error) {
 		return t, usageError{errors.New("a service is drained in one region: add --region")}
 	case t.Kind == admin.DrainService:
 		t.Name += "/" + region
-	case t.Kind != admin.DrainRegion && t.Kind != admin.DrainNode:
-		return t, usageError{fmt.Errorf("%q can't be drained: expected `region NAME`, `node NAME` or `service NAME --region R`", t.Kind)}
+	case t.Kind != admin.DrainRegion && t.Kind != admin.DrainNode && t.Kind != admin.DrainOrigin:
+		return t, usageError{fmt.Errorf("%q can't be drained: expected `region NAME`, `node NAME`, `origin URL` or `service NAME --region R`", t.Kind)}
 	case region != "":
 		return t, usageError{errors.New("--region is for services only")}
 	}
@@ -100,7 +100,7 @@ func drainCommand() *cobra.Command {
 	var lasts, over time.Duration
 	var region string
 	c := &cobra.Command{
-		Use: "drain region|node|service NAME", Short: "Move traffic away from a region, a node, or of a service from a region", Args: cobra.ExactArgs(2),
+		Use: "drain region|node|origin|service NAME", Short: "Move traffic away from a region, a node, an origin, or of a service from a region", Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			spec.For, spec.Over = admin.Duration(lasts), admin.Duration(over)
 			return changeDrain(cmd, &n, args, region, &spec)
@@ -119,7 +119,7 @@ func undrainCommand() *cobra.Command {
 	var n nodeFlags
 	var region string
 	c := &cobra.Command{
-		Use: "undrain region|node|service NAME", Short: "End a drain", Args: cobra.ExactArgs(2),
+		Use: "undrain region|node|origin|service NAME", Short: "End a drain", Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error { return changeDrain(cmd, &n, args, region, nil) },
 	}
 	n.add(c)

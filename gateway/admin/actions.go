@@ -8,11 +8,12 @@ const (
 	DrainNode   = "node"
 	// DrainService is a service in one region; the target's name is SERVICE/REGION.
 	DrainService = "service"
+	DrainOrigin  = "origin"
 )
 
 // DrainTarget names what is drained.
 type DrainTarget struct {
-	Kind string `json:"kind" doc:"What is drained: a service is in one region." enum:"region,node,service"`
+	Kind string `json:"kind" doc:"What is drained: a service is in one region." enum:"region,node,origin,service"`
 	Name string `json:"name" doc:"Its name; of a service SERVICE/REGION."`
 }
 

@@ -18,6 +18,7 @@ type Backend interface {
 	Drains
 	Weights
 	Purges
+	Breakers
 }
 
 // Fleet is the fleet as this node sees it.

@@ -79,6 +79,9 @@ func (a *API) checkDrainTarget(target DrainTarget, begin bool) error {
 			}
 		}
 	}
+	if target.Kind == DrainOrigin {
+		known = a.originNames()
+	}
 	if !begin {
 		for _, d := range a.backend.Drains() {
 			if d.Kind == target.Kind {

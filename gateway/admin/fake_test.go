@@ -24,7 +24,9 @@ type fakeBackend struct {
 
 	mu     sync.Mutex
 	drains map[DrainTarget]Drain
-	last   PurgeResult
+
+	breakers map[string]BreakerOrder
+	last     PurgeResult
 }
 
 var _ Backend = (*fakeBackend)(nil)
@@ -215,4 +217,30 @@ func serveWith(t testing.TB, api *API, change func(*http.Server)) *served {
 		server.Close()
 	})
 	return &served{API: api, url: server.URL, client: server.Client()}
+}
+
+func (f *fakeBackend) BreakerOrders() []BreakerOrder {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var out []BreakerOrder
+	for _, o := range f.breakers {
+		out = append(out, o)
+	}
+	return out
+}
+
+func (f *fakeBackend) SetBreaker(_ context.Context, origin string, spec *BreakerSpec, by string) (BreakerResult, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	_, before := f.breakers[origin]
+	r := BreakerResult{Origin: origin, Changed: before != (spec != nil), Applied: []string{"eu-1"}}
+	delete(f.breakers, origin)
+	if spec != nil {
+		if f.breakers == nil {
+			f.breakers = map[string]BreakerOrder{}
+		}
+		o := BreakerOrder{Origin: origin, State: spec.State, Reason: spec.Reason, By: by, Since: noon()}
+		f.breakers[origin], r.Order = o, &o
+	}
+	return r, nil
 }

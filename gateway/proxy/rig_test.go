@@ -98,8 +98,7 @@ func newRig(t testing.TB, yaml string, edit func(*Options)) *rig {
 	}
 	for name := range c.Services {
 		if pool, ok := c.PoolFor(name, o.Region); ok && o.Pools[name] == nil {
-			o.Pools[name] = upstream.NewPool(upstream.PoolOptions{Service: name, Region: o.Region, Origins: pool.Origins,
-				Breaker: c.Services[name].Pool.Breaker, Panic: 0.5})
+			o.Pools[name] = upstream.NewPool(upstream.OptionsFrom(name, o.Region, pool, c.Services[name].Pool))
 			t.Cleanup(o.Pools[name].Close)
 		}
 	}

@@ -23,6 +23,8 @@ type service struct {
 	keys   []*cache.KeyPolicy     // of each route
 
 	negative []map[int]time.Duration // of each route
+	meters   []meter                 // of each route
+	gates    []*gatekeeper           // of each route
 }
 
 // routeResult is what the route phase found.
@@ -33,6 +35,8 @@ type routeResult struct {
 	key     *cache.KeyPolicy
 
 	negative map[int]time.Duration
+	meter    *meter
+	gate     *gatekeeper
 }
 
 // hostTable finds a service by host: an exact name, else the longest *.suffix, else "*". It is immutable.
@@ -48,15 +52,17 @@ func newHostTable(c *configs.Config) (hostTable, error) {
 	for _, name := range ServiceNames(c) {
 		s := &service{name: name, config: c.Services[name]}
 		t.named[name] = s
-		for _, r := range s.config.Routes {
-			policy, err := upstream.PolicyFrom(r.Timeout, r.Retry)
+		for i := range s.config.Routes {
+			r := &s.config.Routes[i]
+			policy, err := upstream.PolicyFrom(*r)
 			if err != nil {
 				return t, fmt.Errorf("service %s, route %s: %w", name, r.Match.Path, err)
 			}
-			s.routes = append(s.routes, policy)
 			s.keys = append(s.keys, keyPolicy(r.Cache))
 			s.negative = append(s.negative, negativeTTLs(r.Cache))
+			s.routes, s.gates = append(s.routes, policy), append(s.gates, newGatekeeper(r))
 		}
+		s.meters = make([]meter, len(s.routes))
 		for _, h := range s.config.Hosts {
 			switch {
 			case h == "*":
@@ -117,7 +123,9 @@ func (p *Proxy) route(h headResult) (routeResult, *refusal) {
 			continue
 		}
 		if len(r.Match.Methods) == 0 || slices.Contains(r.Match.Methods, h.method) || h.method == methodPurge {
-			return routeResult{service: s, route: r, policy: s.routes[i], key: s.keys[i], negative: s.negative[i]}, nil
+			return routeResult{
+				service: s, route: r, policy: s.routes[i], meter: &s.meters[i], gate: s.gates[i], key: s.keys[i], negative: s.negative[i],
+			}, nil
 		}
 		for _, m := range r.Match.Methods {
 			allow[m] = true

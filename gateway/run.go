@@ -175,6 +175,7 @@ func (n *Node) watch(ctx context.Context) error {
 		n.rebuild()
 		n.followDrain()
 		n.followOrders()
+		n.followIsolation()
 	}
 }
 

@@ -170,8 +170,8 @@ func TestBodiesMatchTheDocument(t *testing.T) {
 	doc := loadDocument(t, serve(t, &fakeBackend{}, nil))
 	for name, good := range map[string]bool{
 		`DrainSpec {}`: true, `DrainSpec {"for":"1h","reason":"x","force":true}`: true, `DrainSpec {"over":"1h"}`: true, `DrainSpec {"for":1}`: false,
-		`PurgeRequest {"service":"shop","urls":["https://shop.example.com/"]}`: true, `PurgeRequest {"service":"shop"}`: false,
-		`PurgeRequest {"service":"shop","urls":["https://shop.example.com/"],"keys":[]}`: false,
+		`PurgeRequest {"service":"shop","urls":["https://shop.example.com/"]}`: true, `PurgeRequest {"service":"shop","keys":["sku-1"],"soft":true}`: true, `PurgeRequest {"urls":["https://shop.example.com/"]}`: false,
+		`PurgeRequest {"service":"shop","urls":["https://shop.example.com/"],"tags":["a"]}`: false,
 	} {
 		schema, body, _ := strings.Cut(name, " ")
 		var v any

@@ -144,9 +144,9 @@ func (v *validator) route(path string, r *Route) {
 	}
 	v.distinct(match+".methods", len(r.Match.Methods), func(i int) string { return r.Match.Methods[i] })
 	v.timeouts(path+".timeout", r.Timeout)
-	v.routeCache(path+".cache", r.Cache)
 	v.hedge(path+".hedge", r.Hedge)
 	v.shaping(path, r)
+	v.routeCache(path+".cache", r.Cache)
 }
 
 // timeouts compares only what is written: a default that the total cuts short does no harm.

@@ -177,7 +177,11 @@ func origin(t testing.TB, h http.HandlerFunc) string {
 // refusing is the URL of an origin that refuses connections.
 func refusing(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	// An address of its own where the system has one: a port that is given back on 127.0.0.1 may be another test's next.
+	l, err := net.Listen("tcp", "127.0.77.1:0")
+	if err != nil {
+		l, err = net.Listen("tcp", "127.0.0.1:0")
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

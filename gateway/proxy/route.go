@@ -19,24 +19,23 @@ import (
 type service struct {
 	name   string
 	config *configs.Service
-	routes []upstream.RetryPolicy // of each route
-	keys   []*cache.KeyPolicy     // of each route
+	plans  []plan // of each route
+}
 
-	negative []map[int]time.Duration // of each route
-	meters   []meter                 // of each route
-	gates    []*gatekeeper           // of each route
+// plan is what a route means for its requests, worked out once.
+type plan struct {
+	route    *configs.Route
+	policy   upstream.RetryPolicy
+	meter    *meter
+	gate     *gatekeeper
+	key      *cache.KeyPolicy
+	negative map[int]time.Duration
 }
 
 // routeResult is what the route phase found.
 type routeResult struct {
 	service *service
-	route   *configs.Route
-	policy  upstream.RetryPolicy
-	key     *cache.KeyPolicy
-
-	negative map[int]time.Duration
-	meter    *meter
-	gate     *gatekeeper
+	plan
 }
 
 // hostTable finds a service by host: an exact name, else the longest *.suffix, else "*". It is immutable.
@@ -58,11 +57,10 @@ func newHostTable(c *configs.Config) (hostTable, error) {
 			if err != nil {
 				return t, fmt.Errorf("service %s, route %s: %w", name, r.Match.Path, err)
 			}
-			s.keys = append(s.keys, keyPolicy(r.Cache))
-			s.negative = append(s.negative, negativeTTLs(r.Cache))
-			s.routes, s.gates = append(s.routes, policy), append(s.gates, newGatekeeper(r))
+			s.plans = append(s.plans, plan{
+				route: r, policy: policy, meter: new(meter), gate: newGatekeeper(r), key: keyPolicy(r.Cache), negative: negativeTTLs(r.Cache),
+			})
 		}
-		s.meters = make([]meter, len(s.routes))
 		for _, h := range s.config.Hosts {
 			switch {
 			case h == "*":
@@ -114,7 +112,7 @@ func (p *Proxy) route(h headResult) (routeResult, *refusal) {
 		return routeResult{}, refused(unknownHost, "no service has this host")
 	}
 	if h.path == "*" && h.method == http.MethodOptions {
-		return routeResult{service: s, route: &s.config.Routes[0], policy: s.routes[0]}, nil
+		return routeResult{service: s, plan: s.plans[0]}, nil
 	}
 	allow := map[string]bool{}
 	for i := range s.config.Routes {
@@ -123,9 +121,7 @@ func (p *Proxy) route(h headResult) (routeResult, *refusal) {
 			continue
 		}
 		if len(r.Match.Methods) == 0 || slices.Contains(r.Match.Methods, h.method) || h.method == methodPurge {
-			return routeResult{
-				service: s, route: r, policy: s.routes[i], meter: &s.meters[i], gate: s.gates[i], key: s.keys[i], negative: s.negative[i],
-			}, nil
+			return routeResult{service: s, plan: s.plans[i]}, nil
 		}
 		for _, m := range r.Match.Methods {
 			allow[m] = true
@@ -206,7 +202,7 @@ func (p *Proxy) KeyQueries(service, path, query string) []string {
 		return out
 	}
 	for i, r := range s.config.Routes {
-		if q := s.keys[i].Query(query); matchPath(r.Match.Path, path) && !slices.Contains(out, q) {
+		if q := s.plans[i].key.Query(query); matchPath(r.Match.Path, path) && !slices.Contains(out, q) {
 			out = append(out, q)
 		}
 	}

@@ -70,6 +70,7 @@ type Node struct {
 	changed    chan struct{}
 	requests   rate
 	spills     spills
+	rtts       atomic.Pointer[rttTable] // nil while nothing is measured
 	purges     *purgeLog
 
 	joined   chan struct{} // closed when the node may take traffic
@@ -321,7 +322,8 @@ func (n *Node) openGeneration(c *configs.Config) error {
 
 // openServer binds the listeners of clients, peers and the admin API.
 func (n *Node) openServer(c *configs.Config) error {
-	n.server = server.New(server.Options{Limits: c.Limits, Logger: n.log, Metrics: n.metrics.server, Now: n.o.Now})
+	n.openRTT(c)
+	n.server = server.New(server.Options{OnRTT: n.observeRTT, Limits: c.Limits, Logger: n.log, Metrics: n.metrics.server, Now: n.o.Now})
 	n.closers = append(n.closers, func() {
 		done, cancel := context.WithCancel(context.Background())
 		cancel()

@@ -31,6 +31,7 @@ func (n *Node) Run(ctx context.Context, stop <-chan struct{}) error {
 	g.Go(func() error { return n.watch(ctx) })
 	g.Go(func() error { return n.serveAdmin(ctx) })
 	if n.mesh != nil {
+		g.Go(func() error { return n.shareRTT(ctx) })
 		g.Go(func() error { return n.mesh.Run(ctx) })
 	}
 	if n.certs != nil {
@@ -369,6 +370,7 @@ func (n *Node) peerHandler() http.Handler {
 	own := http.NewServeMux()
 	own.Handle("/mesh/v1/", n.mesh.Handler())
 	own.HandleFunc("POST "+purgePath, n.servePurge)
+	own.HandleFunc("POST "+rttPath+"{region}", n.takeRTT)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if proxy.IsForwarded(r) {
 			n.generation.Load().proxy.Serve(w, r, connOf(r))

@@ -73,9 +73,10 @@ type Node struct {
 	rtts       atomic.Pointer[rttTable] // nil while nothing is measured
 	purges     *purgeLog
 
-	joined   chan struct{} // closed when the node may take traffic
-	stating  sync.Mutex    // one change of state at a time
-	building sync.Mutex    // one snapshot at a time
+	joined     chan struct{}      // closed when the node may take traffic
+	stating    sync.Mutex         // one change of state at a time
+	building   sync.Mutex         // one snapshot at a time
+	peerMillis map[string]float64 // under building: round trips to the other regions
 
 	// Owned by watch.
 	published   string // the report that the fleet has

@@ -197,6 +197,8 @@ func (n *Node) rebuild() {
 	for _, m := range n.fleet.Members() {
 		v.members = append(v.members, n.member(m, now))
 	}
+	n.peerMillis = steadyRTT(n.peerMillis, v.members)
+	v.self, v.peers = n.id.region, n.peerMillis
 	s, facts := v.snapshot()
 	n.snapshot.Store(s)
 	n.picture.Store(&picture{members: v.members, drains: v.drains, facts: facts})

@@ -17,6 +17,7 @@ type service struct {
 	name   string
 	config *configs.Service
 	routes []upstream.RetryPolicy // of each route
+	meters []meter                // of each route
 }
 
 // routeResult is what the route phase found.
@@ -24,6 +25,7 @@ type routeResult struct {
 	service *service
 	route   *configs.Route
 	policy  upstream.RetryPolicy
+	meter   *meter
 }
 
 // hostTable finds a service by host: an exact name, else the longest *.suffix, else "*". It is immutable.
@@ -46,6 +48,7 @@ func newHostTable(c *configs.Config) (hostTable, error) {
 			}
 			s.routes = append(s.routes, policy)
 		}
+		s.meters = make([]meter, len(s.routes))
 		for _, h := range s.config.Hosts {
 			switch {
 			case h == "*":
@@ -106,7 +109,7 @@ func (p *Proxy) route(h headResult) (routeResult, *refusal) {
 			continue
 		}
 		if len(r.Match.Methods) == 0 || slices.Contains(r.Match.Methods, h.method) || h.method == methodPurge {
-			return routeResult{service: s, route: r, policy: s.routes[i]}, nil
+			return routeResult{service: s, route: r, policy: s.routes[i], meter: &s.meters[i]}, nil
 		}
 		for _, m := range r.Match.Methods {
 			allow[m] = true

@@ -30,8 +30,7 @@ echo "www.bench.test A" >"$dir/queries"
 # gdnsd: the simplest of its steered answers, a multifo resource whose addresses are believed up.
 mkdir -p "$dir/gdnsd/zones" "$dir/gdnsd/run" "$dir/gdnsd/state"
 cat >"$dir/gdnsd/config" <<CONF
-options => { listen => [127.0.0.1@5302], zones_default_ttl => 20, run_dir => $dir/gdnsd/run, state_dir => $dir/gdnsd/state, udp_threads => 1, tcp_threads => 1 }
-service_types => { up => { plugin => static, state => UP } }
+options => { listen => [127.0.0.1:5302], zones_default_ttl => 20, run_dir => $dir/gdnsd/run, state_dir => $dir/gdnsd/state, udp_threads => 1, tcp_threads => 1 }
 plugins => { multifo => { web => { service_types => up, a => 192.0.2.1, b => 192.0.2.2 } } }
 CONF
 cat >"$dir/gdnsd/zones/bench.test" <<ZONE

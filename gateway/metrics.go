@@ -51,8 +51,10 @@ type nodeMetrics struct {
 	hash    *prometheus.GaugeVec
 	purges  prometheus.Histogram
 
-	clientRTT *prometheus.HistogramVec
-	rttRows   prometheus.Gauge
+	clientRTT         *prometheus.HistogramVec
+	rttRows           prometheus.Gauge
+	purged, purgeGaps prometheus.Counter
+	cutOff            prometheus.Gauge
 
 	load     *prometheus.GaugeVec
 	spilling *prometheus.GaugeVec
@@ -78,6 +80,13 @@ func newNodeMetrics(reg prometheus.Registerer) *nodeMetrics {
 		Buckets: []float64{.001, .002, .005, .01, .02, .03, .05, .075, .1, .15, .2, .3, .5, 1}}, []string{"region"})
 	m.rttRows = prometheus.NewGauge(prometheus.GaugeOpts{Name: "landfall_client_rtt_prefixes",
 		Help: "Prefixes of clients, wider networks included, whose round trips are remembered."})
+	m.purged = prometheus.NewCounter(prometheus.CounterOpts{Name: "landfall_purges_total",
+		Help: "Purges that this node has applied; one with very many targets counts as several."})
+	m.purgeGaps = prometheus.NewCounter(prometheus.CounterOpts{Name: "landfall_purge_gaps_total",
+		Help: "Times that this node had missed purges for good and dropped all it had cached."})
+	m.cutOff = prometheus.NewGauge(prometheus.GaugeOpts{Name: "landfall_cache_isolated",
+		Help: "1 while the node is cut off from the mesh and confirms each cached object with its origin."})
+	reg.MustRegister(m.purged, m.purgeGaps, m.cutOff)
 	m.load = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "landfall_region_load_ratio",
 		Help: "Clients' requests a second of a region's nodes, as a share of its capacity; absent without a capacity."}, []string{"region"})
 	m.spilling = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "landfall_spill_share",

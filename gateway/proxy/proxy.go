@@ -33,7 +33,7 @@ type Locator interface {
 
 // Purger invalidates a URL of a service on every node and returns the number of objects that went.
 type Purger interface {
-	PurgeURL(ctx context.Context, service, url string) (removed int, missing []string, err error)
+	PurgeURL(ctx context.Context, service, url string, soft bool) (removed int, missing []string, err error)
 }
 
 // Options are the parts that a Proxy works with. All are needed but those marked optional.
@@ -162,6 +162,15 @@ func (x *exchange) run() *refusal {
 	case x.head.method == http.MethodOptions && x.head.path == "*" && x.head.hop == 0:
 		x.w.Header().Set("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
 		x.w.WriteHeader(http.StatusNoContent) // RFC 9110 section 9.3.7: it is about the server, not about a resource
+		return nil
+	}
+	if x.answeredEarly() {
+		return nil
+	}
+	if no = x.access(); no != nil {
+		return no
+	}
+	if x.answeredHere() {
 		return nil
 	}
 	switch {

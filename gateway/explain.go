@@ -17,7 +17,7 @@ func (b backend) Explain(url string, client netip.Addr) (admin.Explanation, erro
 	if err != nil {
 		return admin.Explanation{}, admin.Invalid("url", err.Error())
 	}
-	d, ok := steer{n}.decide(host, client, nil)
+	d, ok := steer{n}.decide(host, client, nil, make([]routing.RTT, len(n.snapshot.Load().Regions)))
 	if !ok {
 		return admin.Explanation{}, admin.NotFound("host", host, allHosts(n.generation.Load().config))
 	}

@@ -168,25 +168,41 @@ func residencyRules(c *configs.Config, s *configs.Service) []routing.Rule {
 }
 
 // peerRTT is the round trips from this node's region to the others, in microseconds: of the other rows nothing is known
-// here, nor needed. Rounded to milliseconds, so that the order of far regions does not follow every jitter.
+// here, nor needed.
 func (v view) peerRTT(regions []routing.Region) [][]uint32 {
-	self := ""
-	for _, m := range v.members {
-		if m.Self {
-			self = m.Region
-		}
-	}
 	rows := make([][]uint32, len(regions))
 	for i := range rows {
 		rows[i] = make([]uint32, len(regions))
-		if regions[i].Name != self {
+		if regions[i].Name != v.self {
 			continue
 		}
 		for j, r := range regions {
-			if ms := regionRTT(v.members, r.Name); ms > 0 && i != j {
-				rows[i][j] = uint32(max(math.Round(ms), 1)) * 1000
+			if ms := v.peers[r.Name]; i != j {
+				rows[i][j] = uint32(ms * 1000)
 			}
 		}
 	}
 	return rows
+}
+
+// A round trip between regions counts as changed when it moved by this much, in milliseconds and as a share: the order of
+// far regions must not follow every jitter.
+const (
+	peerRTTStep  = 10
+	peerRTTShare = 0.25
+)
+
+// steadyRTT is the round trips to the other regions, in milliseconds, as they were until they moved by enough.
+func steadyRTT(old map[string]float64, members []member) map[string]float64 {
+	out := map[string]float64{}
+	for _, m := range members {
+		ms := math.Ceil(regionRTT(members, m.Region))
+		if was := old[m.Region]; was > 0 && (ms == 0 || math.Abs(ms-was) <= max(peerRTTStep, was*peerRTTShare)) {
+			ms = was
+		}
+		if ms > 0 {
+			out[m.Region] = ms
+		}
+	}
+	return out
 }

@@ -51,6 +51,8 @@ type nodeMetrics struct {
 	hash    *prometheus.GaugeVec
 	purges  prometheus.Histogram
 
+	clientRTT         *prometheus.HistogramVec
+	rttRows           prometheus.Gauge
 	purged, purgeGaps prometheus.Counter
 	cutOff            prometheus.Gauge
 
@@ -73,6 +75,11 @@ func newNodeMetrics(reg prometheus.Registerer) *nodeMetrics {
 			Help:    "Time from a purge's acceptance at this node until every live node had applied it.",
 			Buckets: []float64{.001, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}}),
 	}
+	m.clientRTT = prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "landfall_client_rtt_seconds",
+		Help:    "Smallest round trip of each client connection, as the kernel measured it.",
+		Buckets: []float64{.001, .002, .005, .01, .02, .03, .05, .075, .1, .15, .2, .3, .5, 1}}, []string{"region"})
+	m.rttRows = prometheus.NewGauge(prometheus.GaugeOpts{Name: "landfall_client_rtt_prefixes",
+		Help: "Prefixes of clients, wider networks included, whose round trips are remembered."})
 	m.purged = prometheus.NewCounter(prometheus.CounterOpts{Name: "landfall_purges_total",
 		Help: "Purges that this node has applied; one with very many targets counts as several."})
 	m.purgeGaps = prometheus.NewCounter(prometheus.CounterOpts{Name: "landfall_purge_gaps_total",
@@ -86,7 +93,7 @@ func newNodeMetrics(reg prometheus.Registerer) *nodeMetrics {
 		Help: "Share of a service's clients that this node's region sends on, since it is full."}, []string{"service", "region"})
 	m.spilled = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "landfall_spill_total",
 		Help: "DNS answers that led past a full region, by the region that was nearest and the one that was answered."}, []string{"from", "to"})
-	reg.MustRegister(m.healthy, m.drained, m.hash, m.purges, m.load, m.spilling, m.spilled)
+	reg.MustRegister(m.healthy, m.drained, m.hash, m.purges, m.load, m.spilling, m.spilled, m.clientRTT, m.rttRows)
 	return m
 }
 

@@ -70,16 +70,18 @@ type Node struct {
 	changed    chan struct{}
 	requests   rate
 	spills     spills
+	rtts       atomic.Pointer[rttTable] // nil while nothing is measured
 	purges     *purgeLog
 
 	purgeTrack  *purgeTrack
 	purgeWriter *purgeWriter
 	purgeEvents eventLimit
 
-	joined   chan struct{} // closed when the node may take traffic
-	stating  sync.Mutex    // one change of state at a time
-	building sync.Mutex    // one snapshot at a time
-	judging  *judging      // guarded by building
+	joined     chan struct{}      // closed when the node may take traffic
+	stating    sync.Mutex         // one change of state at a time
+	building   sync.Mutex         // one snapshot at a time
+	peerMillis map[string]float64 // under building: round trips to the other regions
+	judging    *judging           // under building
 
 	// Owned by watch.
 	published   string // the report that the fleet has
@@ -334,7 +336,8 @@ func (n *Node) openGeneration(c *configs.Config) error {
 
 // openServer binds the listeners of clients, peers and the admin API.
 func (n *Node) openServer(c *configs.Config) error {
-	n.server = server.New(server.Options{Limits: c.Limits, Logger: n.log, Metrics: n.metrics.server, Now: n.o.Now})
+	n.openRTT(c)
+	n.server = server.New(server.Options{OnRTT: n.observeRTT, Limits: c.Limits, Logger: n.log, Metrics: n.metrics.server, Now: n.o.Now})
 	n.closers = append(n.closers, func() {
 		done, cancel := context.WithCancel(context.Background())
 		cancel()

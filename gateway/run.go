@@ -31,6 +31,7 @@ func (n *Node) Run(ctx context.Context, stop <-chan struct{}) error {
 	g.Go(func() error { return n.watch(ctx) })
 	g.Go(func() error { return n.serveAdmin(ctx) })
 	if n.mesh != nil {
+		g.Go(func() error { return n.shareRTT(ctx) })
 		g.Go(func() error { return n.mesh.Run(ctx) })
 	}
 	if n.certs != nil {
@@ -207,6 +208,8 @@ func (n *Node) rebuild() {
 	oldForces := n.judging.forces
 	n.judging.forces = forces
 	v.weigh = func(s *routing.Snapshot, facts []regionFacts) { events = n.judging.weigh(v, n.id.region, s, facts) }
+	n.peerMillis = steadyRTT(n.peerMillis, v.members)
+	v.self, v.peers = n.id.region, n.peerMillis
 	s, facts := v.snapshot()
 	n.snapshot.Store(s)
 	n.picture.Store(&picture{members: v.members, drains: v.drains, facts: facts})
@@ -384,6 +387,7 @@ func (n *Node) peerHandler() http.Handler {
 	own := http.NewServeMux()
 	own.Handle("/mesh/v1/", n.mesh.Handler())
 	own.HandleFunc("POST "+purgePath, n.servePurge)
+	own.HandleFunc("POST "+rttPath+"{region}", n.takeRTT)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if proxy.IsForwarded(r) {
 			n.generation.Load().proxy.Serve(w, r, connOf(r))

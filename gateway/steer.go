@@ -21,7 +21,7 @@ type steered struct {
 }
 
 // decide runs the decision for a client of a host.
-func (s steer) decide(host string, client netip.Addr, buf []routing.Choice) (steered, bool) {
+func (s steer) decide(host string, client netip.Addr, buf []routing.Choice, rtts []routing.RTT) (steered, bool) {
 	service, ok := s.n.generation.Load().proxy.ServiceOf(host)
 	if !ok {
 		return steered{}, false
@@ -33,6 +33,8 @@ func (s steer) decide(host string, client netip.Addr, buf []routing.Choice) (ste
 	}
 	out.client, out.place = locate(s.n.geo, client)
 	out.client.Via = out.snapshot.Region(s.n.id.region) + 1
+	out.client.RTT = s.n.rttOf(rtts, out.snapshot, client)
+	out.client.Explore = s.n.explores(s.n.generation.Load().config, out.client.Key)
 	out.decision = out.snapshot.Decide(buf, index, out.client)
 	return out, true
 }
@@ -53,7 +55,8 @@ const maxRegions = 32
 // Resolve implements dns.Steer.
 func (s steer) Resolve(host string, client netip.Addr, v6 bool, count int) dns.Answer {
 	var buf [maxRegions]routing.Choice
-	d, ok := s.decide(host, client, buf[:0])
+	var rtts [maxRegions]routing.RTT
+	d, ok := s.decide(host, client, buf[:0], rtts[:])
 	if !ok {
 		return dns.Answer{}
 	}

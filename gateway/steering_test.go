@@ -164,3 +164,18 @@ func TestDrainShare(t *testing.T) {
 		t.Errorf("got %v, want %s", got, want)
 	}
 }
+
+// Round trips between regions that jitter change nothing; those that move do.
+func TestSteadyRTT(t *testing.T) {
+	rtt := func(ms float64) []member {
+		m := told(t, "us-1 serving", "eu-1")
+		m.RTT = time.Duration(ms * float64(time.Millisecond))
+		return []member{m}
+	}
+	last := steadyRTT(nil, rtt(80))
+	for _, step := range []struct{ ms, want float64 }{{85, 80}, {98, 80}, {0, 80}, {140, 140}, {120, 140}, {90, 90}} {
+		if last = steadyRTT(last, rtt(step.ms)); last["us"] != step.want {
+			t.Errorf("at %g ms: %g, want %g", step.ms, last["us"], step.want)
+		}
+	}
+}

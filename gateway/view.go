@@ -31,6 +31,8 @@ type view struct {
 	members []member
 	drains  []Drain // in force
 	weights []Weight
+	self    string             // this node's region
+	peers   map[string]float64 // round trips to the other regions, in milliseconds
 	now     time.Time
 	version uint64
 	weigh   func(*routing.Snapshot, []regionFacts) // puts verdicts in the place of what is seen; nil: none

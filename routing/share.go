@@ -5,6 +5,8 @@ package routing
 const (
 	saltDrain = 0x9d39247e33776d41
 	saltSpill = 0x2af7398005aaa5c7
+
+	saltExplore = 0x44db015024623547
 )
 
 // SpilledFrom is the region that a client would have gone to, were it not full.
@@ -15,6 +17,11 @@ func (d Decision) SpilledFrom() (region int, ok bool) {
 		}
 	}
 	return 0, false
+}
+
+// Explores tells whether a client is in the share that goes to the runner-up in a period: another share in each.
+func Explores(share float64, key, period uint64) bool {
+	return inShare(share, key, mix(period), saltExplore)
 }
 
 // inShare tells whether a client is among the share of all clients that a region gives away. A growing share keeps those

@@ -25,6 +25,7 @@ var floors = map[string]int{
 	"landfall/routing/dns":      2,
 	"landfall/routing/geo":      2,
 	"landfall/routing/mesh":     2,
+	"landfall/routing/rtt":      2,
 
 	"landfall/gateway/admin":  3,
 	"landfall/gateway/proxy":  3,

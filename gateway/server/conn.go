@@ -120,6 +120,9 @@ func (c *conn) Close() error {
 	}
 	h2 := c.h2
 	c.mu.Unlock()
+	if first {
+		c.tellRTT()
+	}
 	err := c.Conn.Close()
 	if first {
 		if h2 != nil {

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"math"
 	"net/http"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,7 +25,10 @@ type Options struct {
 	Logger  *slog.Logger     // default: discards
 	Metrics *Metrics         // default: metrics that nobody sees
 	Now     func() time.Time // ages, rates and stalls; deadlines of sockets go by the system's clock. Default: time.Now
-	Rand    io.Reader        // request ids and jitter; must be safe for concurrent use. Default: crypto/rand
+	// OnRTT is told the smallest round trip of each client connection over TCP when it ends, where the system knows it
+	// (Linux). It must not wait. Nil: not asked for.
+	OnRTT func(client netip.Addr, rtt time.Duration)
+	Rand  io.Reader // request ids and jitter; must be safe for concurrent use. Default: crypto/rand
 }
 
 // Server accepts connections, serves them and stops in stages. The order of calls is New, Add*, Run, Stop; Add* may
@@ -35,6 +39,7 @@ type Server struct {
 	metrics  *Metrics
 	now      func() time.Time
 	rand     io.Reader
+	onRTT    func(netip.Addr, time.Duration)
 	live     atomic.Pointer[configs.Limits]
 	bufs     sync.Pool
 	clients  clients
@@ -75,7 +80,7 @@ func New(o Options) *Server {
 		o.Rand = rand.Reader
 	}
 	s := &Server{
-		log: o.Logger, metrics: o.Metrics, now: o.Now, rand: o.Rand,
+		log: o.Logger, metrics: o.Metrics, now: o.Now, rand: o.Rand, onRTT: o.OnRTT,
 		errorLog: newErrorLog(o.Logger, o.Now),
 		clients:  clients{byKey: map[clientKey]*client{}},
 		conns:    map[*conn]struct{}{},

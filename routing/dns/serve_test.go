@@ -17,6 +17,7 @@ import (
 
 	mdns "github.com/miekg/dns"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/net/ipv4"
 )
 
 // running is a server on real sockets.
@@ -190,9 +191,23 @@ func TestSendFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	r.send(conn, []byte("x"), nil, netip.MustParseAddrPort("127.0.0.1:0"))
+	heard, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer heard.Close()
+	// The first can't be sent; the second still is.
+	r.send(ipv4.NewPacketConn(conn), []ipv4.Message{
+		{Buffers: [][]byte{[]byte("x")}, Addr: &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}},
+		{Buffers: [][]byte{[]byte("y")}, Addr: heard.LocalAddr()},
+	})
 	if v := counter(t, r.reg, "landfall_dns_dropped_total", "write"); v != 1 {
 		t.Errorf("counted %v", v)
+	}
+	var got [2]byte
+	_ = heard.SetReadDeadline(time.Now().Add(5 * time.Second))
+	if n, err := heard.Read(got[:]); err != nil || string(got[:n]) != "y" {
+		t.Errorf("got %q, %v", got[:n], err)
 	}
 }
 

@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"time"
 
+	"golang.org/x/net/ipv4"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -32,13 +32,35 @@ func (s *Server) serveUDP(ctx context.Context, conn *net.UDPConn) error {
 	return g.Wait()
 }
 
+// batchSize is how many packets a worker takes from the kernel at once, where it can (Linux: recvmmsg and sendmmsg). Only
+// what has arrived is taken; nothing waits for a batch to fill.
+const batchSize = 32
+
+// batch is a worker's room for packets: queries in in, and the answers to them, fewer perhaps, in out.
+type batch struct {
+	in, out []ipv4.Message
+}
+
+func newBatch(oobSize int) *batch {
+	b := &batch{in: make([]ipv4.Message, batchSize), out: make([]ipv4.Message, 0, batchSize)}
+	for i := range b.in {
+		b.in[i].Buffers = [][]byte{make([]byte, maxUDP+1)}
+		if oobSize > 0 {
+			b.in[i].OOB = make([]byte, oobSize)
+		}
+	}
+	for range batchSize {
+		b.out = append(b.out, ipv4.Message{Buffers: [][]byte{make([]byte, 0, maxUDP)}})
+	}
+	return b
+}
+
 func (s *Server) udpWorker(ctx context.Context, conn *net.UDPConn, local localAddr) error {
-	in := make([]byte, maxUDP+1)
-	out := make([]byte, 0, maxUDP)
-	oob := make([]byte, local.size)
+	pc := ipv4.NewPacketConn(conn) // reads and writes batches of either family
+	b := newBatch(local.size)
 	pause := firstPause
 	for ctx.Err() == nil {
-		n, oobn, _, from, err := conn.ReadMsgUDPAddrPort(in, oob)
+		n, err := pc.ReadBatch(b.in, 0)
 		if err != nil {
 			if err := s.readFailed(ctx, "UDP", err, &pause); err != nil {
 				return err
@@ -46,22 +68,41 @@ func (s *Server) udpWorker(ctx context.Context, conn *net.UDPConn, local localAd
 			continue
 		}
 		pause = firstPause
-		if n > maxUDP { // cut off, so it can't be parsed
-			s.metrics.droppedOversize.Inc()
-			continue
-		}
-		if res := s.Respond(out[:0], in[:n], from, false); res != nil {
-			out = res // it may have grown
-			s.send(conn, out, local.source(oob[:oobn]), from)
-		}
+		s.send(pc, b.out[:s.answerBatch(b, n, local)])
 	}
 	return nil
 }
 
-func (s *Server) send(conn *net.UDPConn, msg, oob []byte, to netip.AddrPort) {
-	// A full send buffer makes this wait until the network card has sent some of it.
-	if _, _, err := conn.WriteMsgUDPAddrPort(msg, oob, to); err != nil {
-		s.metrics.droppedWrite.Inc() // a client that can't be reached, such as port 0: not our trouble
+// answerBatch answers the first n queries of b and returns how many answers there are.
+func (s *Server) answerBatch(b *batch, n int, local localAddr) (answers int) {
+	for i := range b.in[:n] {
+		q := &b.in[i]
+		from, ok := q.Addr.(*net.UDPAddr)
+		if q.N > maxUDP || !ok { // cut off, so it can't be parsed
+			s.metrics.droppedOversize.Inc()
+			continue
+		}
+		a := &b.out[answers]
+		res := s.Respond(a.Buffers[0][:0], q.Buffers[0][:q.N], from.AddrPort(), false)
+		if res == nil {
+			continue
+		}
+		a.Buffers[0], a.Addr = res, from // res may have grown
+		a.OOB = local.source(q.OOB[:q.NN])
+		answers++
+	}
+	return answers
+}
+
+// send sends answers. A full send buffer makes it wait until the network card has sent some of it.
+func (s *Server) send(pc *ipv4.PacketConn, out []ipv4.Message) {
+	for len(out) > 0 {
+		n, err := pc.WriteBatch(out, 0)
+		if err != nil {
+			s.metrics.droppedWrite.Inc() // a client that can't be reached, such as port 0: not our trouble
+			n++
+		}
+		out = out[min(max(n, 1), len(out)):]
 	}
 }
 

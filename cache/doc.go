@@ -7,7 +7,8 @@
 //
 // # What is stored
 //
-// GET responses with freshness of their own (s-maxage, max-age, Expires) or with a validator and max-age=0 or no-cache;
+// GET responses with freshness of their own (Landfall-Cache-Control or CDN-Cache-Control of RFC 9213; s-maxage, max-age,
+// Expires) or with a validator and max-age=0 or no-cache;
 // 200, 203, 204, 300, 301 and 308 without any freshness when the route's policy gives a TTL. An error status is stored
 // only when the origin itself gives it freshness. There is no heuristic freshness. Never stored, and no option changes
 // it: no-store (also with must-understand), private (with or without field names), Set-Cookie, 206, 304, `Vary: *`, a
@@ -21,10 +22,16 @@
 // The key is structural: service, scheme, host, port, path and query, then the values of the fields that Vary names.
 // The scheme is part of it because an origin may answer http and https differently (a redirect from one to the other
 // would otherwise loop). The host is lower-cased; a port is kept unless it is the scheme's own, since origins copy it
-// into redirects. The path is the escaped path as it was sent, with "" as "/"; the query is verbatim. A fetch that may be
+// into redirects. The path is the escaped path as it was sent, with "" as "/"; the query is verbatim, unless the route's
+// KeyPolicy leaves some of it out: then the fetch leaves it out, too. A KeyPolicy may also name fields and cookies. A fetch that may be
 // stored carries nothing else that the client controls besides ordinary header fields: conditions, Range, Cache-Control,
-// Pragma and the spelling of Host are taken out, and Accept-Encoding is one of a closed set. A purge names a URL by
-// service, host without port, path and query, and covers all schemes, ports and variants.
+// Pragma and the spelling of Host are taken out, and Accept-Encoding is one of a closed set.
+//
+// # Purges
+//
+// A purge is of one service: of a URL (in all variants, schemes and ports), a prefix, a host, a surrogate key, or all. It
+// is applied by generation (see Purge): at one cost whatever it matches, without comparing clocks, and to all that was asked
+// of the origin before it, however late that is stored.
 //
 // # Reuse
 //

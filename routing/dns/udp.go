@@ -39,7 +39,6 @@ const batchSize = 32
 // batch is a worker's room for packets: queries in in, and the answers to them, fewer perhaps, in out.
 type batch struct {
 	in, out []ipv4.Message
-	oob     []byte
 }
 
 func newBatch(oobSize int) *batch {

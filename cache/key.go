@@ -64,7 +64,7 @@ func (k Key) authority() string {
 // clone copies the strings, which are otherwise cut out of a request's whole header block and would keep it in memory.
 func (k Key) clone() Key {
 	return Key{
-		strings.Clone(k.Service), strings.Clone(k.Scheme), strings.Clone(k.Host),
+		interned(k.Service), interned(k.Scheme), interned(k.Host),
 		strings.Clone(k.Port), strings.Clone(k.Path), strings.Clone(k.Query), strings.Clone(k.Extra),
 	}
 }

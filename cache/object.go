@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+	"unique"
 )
 
 // field is a header field as it is written to clients: the slice is shared by all responses from the object, and its
@@ -154,9 +155,10 @@ func (m *meta) prepare(h http.Header, dated bool) {
 		case name == "Cache-Status":
 			m.upstream = cloneValues(values)
 		default:
-			m.fields = append(m.fields, field{strings.Clone(name), cloneValues(values)})
+			m.fields = append(m.fields, field{name, values})
 		}
 	}
+	m.pack()
 	if !dated {
 		m.fields = append(m.fields, field{"Date", []string{m.date.UTC().Format(http.TimeFormat)}})
 	}
@@ -174,6 +176,33 @@ func (m *meta) setLength(n int64) {
 		return // RFC 9110 section 8.6
 	}
 	m.fields = append(m.fields, field{"Content-Length", []string{strconv.FormatInt(n, 10)}})
+}
+
+// interned is one copy of a text that many objects have: a field's name, a host.
+func interned(s string) string { return unique.Make(s).Value() }
+
+// pack replaces the fields' texts, which are cut out of a response's whole header block, by one copy of them all.
+func (m *meta) pack() {
+	size, count := 0, 0
+	for _, f := range m.fields {
+		for _, v := range f.values {
+			size += len(v)
+		}
+		count += len(f.values)
+	}
+	var text strings.Builder
+	text.Grow(size) // so that what it gives out stays in place
+	values := make([]string, 0, count)
+	for i := range m.fields {
+		f := &m.fields[i]
+		first := len(values)
+		for _, v := range f.values {
+			from := text.Len()
+			text.WriteString(v)
+			values = append(values, text.String()[from:])
+		}
+		f.name, f.values = interned(f.name), values[first:len(values):len(values)]
+	}
 }
 
 func cloneValues(values []string) []string {

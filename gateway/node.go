@@ -80,6 +80,7 @@ type Node struct {
 	joined     chan struct{}      // closed when the node may take traffic
 	stating    sync.Mutex         // one change of state at a time
 	building   sync.Mutex         // one snapshot at a time
+	judging    *judging           // guarded by building
 	peerMillis map[string]float64 // under building: round trips to the other regions
 
 	// Owned by watch.
@@ -135,6 +136,7 @@ func New(o Options) (_ *Node, err error) {
 	n.events.SetNode(id.name)
 	n.closers = append(n.closers, n.events.Close)
 	n.purges, n.purgeTrack = newPurgeLog(), newPurgeTrack(n.purgesLost)
+	n.judging = newJudging(verdictPolicy(c))
 	n.state.Store(mesh.Joining)
 	defer func() {
 		if err != nil {

@@ -28,7 +28,7 @@ func told(t *testing.T, text string, self string) member {
 	words := strings.Fields(text)
 	name := words[0]
 	region, _, _ := strings.Cut(name, "-")
-	m := member{Member: mesh.Member{Name: name, Region: region, State: mesh.NodeState(words[1]), Reachable: words[1] != "dead", Self: name == self,
+	m := member{Member: mesh.Member{Name: name, Region: region, State: mesh.NodeState(words[1]), Reachable: words[1] != "dead", Self: name == self, Linked: name != self,
 		Addrs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}}, fresh: words[1] != "dead", report: report{Pools: map[string]string{"shop": "up", "web": "up"}}}
 	for _, w := range words[2:] {
 		switch {

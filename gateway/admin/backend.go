@@ -16,6 +16,7 @@ type Backend interface {
 	Services
 	Local
 	Drains
+	Verdicts
 	Weights
 	Purges
 	Breakers

@@ -80,8 +80,8 @@ type Node struct {
 	joined     chan struct{}      // closed when the node may take traffic
 	stating    sync.Mutex         // one change of state at a time
 	building   sync.Mutex         // one snapshot at a time
+	judging    *judging           // guarded by building
 	peerMillis map[string]float64 // under building: round trips to the other regions
-	judging    *judging           // under building
 
 	// Owned by watch.
 	published   string // the report that the fleet has

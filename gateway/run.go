@@ -202,14 +202,14 @@ func (n *Node) rebuild() {
 	for _, m := range n.fleet.Members() {
 		v.members = append(v.members, n.member(m, now))
 	}
+	n.peerMillis = steadyRTT(n.peerMillis, v.members)
+	v.self, v.peers = n.id.region, n.peerMillis
 	var events [][3]string
 	forces := forcesIn(n.fleet.Registers(forcePrefix), now)
 	n.judging.judge.SetPolicy(verdictPolicy(v.config))
 	oldForces := n.judging.forces
 	n.judging.forces = forces
 	v.weigh = func(s *routing.Snapshot, facts []regionFacts) { events = n.judging.weigh(v, n.id.region, s, facts) }
-	n.peerMillis = steadyRTT(n.peerMillis, v.members)
-	v.self, v.peers = n.id.region, n.peerMillis
 	s, facts := v.snapshot()
 	n.snapshot.Store(s)
 	n.picture.Store(&picture{members: v.members, drains: v.drains, facts: facts})

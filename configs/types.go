@@ -158,7 +158,7 @@ type Steering struct {
 
 // Pool is the origins of a service in one region.
 type Pool struct {
-	Origins []string       `yaml:"origins" doc:"URLs: http://host:port or https://host:port." required:"true"`
+	Origins []string       `yaml:"origins" doc:"URLs: http://host:port or https://host:port. With http+dns:// or https+dns:// all addresses of the host are origins, with http+srv://name or https+srv://name the targets of the name's SRV records; they are looked up again when their TTL is over, and the last good ones stay while that fails." required:"true"`
 	Weights map[string]int `yaml:"weights" doc:"Weight by origin URL (default 1): its share of the requests beside the others." min:"1" max:"1000"`
 }
 

@@ -139,10 +139,11 @@ func TestNoDefaultIsForgotten(t *testing.T) {
 
 // anythingGoes are the keys whose every value of their type is right.
 var anythingGoes = []string{
+	"mesh.tls.ca", "mesh.tls.cert", "mesh.tls.key", "dns.geoip", `dns.zones["edge.example.com"].dnssec.keys`, "tls.certificates[].cert", "tls.certificates[].key", "tls.acme.ca",
 	"services.shop.pool.check.body", "services.docs.pool.check.service", "services.shop.routes[].respond.body", "services.shop.routes[].basic_auth.realm", "services.shop.routes[].basic_auth.users[].name",
 	"services.shop.routes[].rewrite.query.via", "services.shop.routes[].headers.request.set.X-Edge",
 	"services.shop.routes[].headers.response.set.Strict-Transport-Security",
-	"services.shop.pool.tls.ca", "services.shop.pool.tls.cert", "services.shop.pool.tls.key", "mesh.tls.ca", "mesh.tls.cert", "mesh.tls.key", "dns.geoip", "tls.certificates[].cert", "tls.certificates[].key", "tls.acme.ca",
+	"services.shop.pool.tls.ca", "services.shop.pool.tls.cert", "services.shop.pool.tls.key",
 	"observe.access_log.path", "admin.tokens[].name",
 }
 

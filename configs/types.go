@@ -29,7 +29,9 @@ type Config struct {
 
 // Region is a place with nodes and origins.
 type Region struct {
-	Location *Location `yaml:"location" doc:"[latitude, longitude] in degrees; distance to clients where nothing better was measured."`
+	Location      *Location `yaml:"location" doc:"[latitude, longitude] in degrees; distance to clients where nothing better was measured."`
+	Jurisdictions []string  `yaml:"jurisdictions" doc:"Names of the jurisdictions that data in the region is under, for services' residency."`
+	Capacity      int       `yaml:"capacity" doc:"Requests a second that the region's nodes and origins can take. 0: not known, so that nothing spills from it." default:"0" min:"0" max:"1000000000"`
 }
 
 // Location is a point on Earth in degrees. In YAML: [latitude, longitude].
@@ -65,7 +67,14 @@ type MeshTLS struct {
 type DNS struct {
 	Zones   map[string]Zone `yaml:"zones" doc:"The zones this fleet is authoritative for, by name."`
 	Answers int             `yaml:"answers" doc:"Addresses in an answer: the best region's, then the next region's as the client's own fallback." default:"2" min:"1" max:"8"`
+	Rate    DNSRate         `yaml:"rate" doc:"Bounds answers over UDP, so that nobody can be flooded with ours."`
 	GeoIP   string          `yaml:"geoip" doc:"MaxMind database (.mmdb) with city or country records; optional." path:"true"`
+}
+
+// DNSRate is response rate limiting.
+type DNSRate struct {
+	Responses int `yaml:"responses" doc:"Answers a second towards one network (IPv4 /24, IPv6 /56) over UDP; 0: no bound. Clients that show a valid cookie (RFC 7873) are not bounded." default:"2000" min:"0" max:"1000000"`
+	Slip      int `yaml:"slip" doc:"Past the bound every n-th answer is sent truncated, which brings real clients by TCP, and the rest are dropped; 0: all are dropped." default:"2" min:"0" max:"100"`
 }
 
 // Zone is one zone. Names in it are answered for every service host that lies in it, and for its nameservers.
@@ -74,6 +83,15 @@ type Zone struct {
 	NegativeTTL Duration `yaml:"negative_ttl" doc:"How long resolvers may keep a negative answer (SOA minimum, RFC 2308)." default:"20s" min:"1s" max:"24h"`
 	Nameservers []string `yaml:"nameservers" doc:"Names of the zone's name servers, relative to the zone or absolute with a final dot. Those in the zone get glue, spread over the regions." default:"[ns1, ns2]"`
 	Contact     string   `yaml:"contact" doc:"Mail address for the SOA record." default:"hostmaster"`
+	Records     []string `yaml:"records" doc:"What else the zone holds, in master-file form, as in \"@ MX 10 mail.example.net.\": any type of data, CNAME off the apex, wildcards, delegations (NS, DS and glue). A record without a TTL has 1h."`
+	HTTPS       bool     `yaml:"https" doc:"Answer HTTPS records (RFC 9460) for service hosts: the protocols of the https listeners and the region's addresses, so that browsers come by HTTPS at once." default:"false"`
+	Secondaries []Prefix `yaml:"secondaries" doc:"Addresses that may copy the zone's static part by AXFR over TCP (CIDR or single address)."`
+	DNSSEC      *DNSSEC  `yaml:"dnssec" doc:"Sign the zone's answers. Absent: unsigned."`
+}
+
+// DNSSEC configures online signing of a zone.
+type DNSSEC struct {
+	Keys string `yaml:"keys" doc:"Folder with the zone's ECDSA P-256 keys as dnssec-keygen writes them (K<zone>.+013+<tag>.key and .private); the times in .private files (Publish, Activate, Inactive, Delete) lead a rollover." path:"true" required:"true"`
 }
 
 // Health tells when a region counts as down.
@@ -141,19 +159,29 @@ type Shutdown struct {
 
 // Service is a set of hostnames with its routes and origins.
 type Service struct {
-	Hosts    []string        `yaml:"hosts" doc:"Hostnames: exact, *.suffix for any name below, or * for whatever no other service claims." required:"true"`
-	Steering Steering        `yaml:"steering" doc:"How a region is chosen for a client."`
-	Pools    map[string]Pool `yaml:"pools" doc:"Origins by region; \"any\" serves regions that have none of their own." required:"true"`
-	Pool     PoolPolicy      `yaml:"pool" doc:"Policy of each of the service's pools."`
-	Routes   []Route         `yaml:"routes" doc:"First match wins, in file order; none matching is a 404. Absent: one route for /*."`
-	Debug    bool            `yaml:"debug" doc:"Add Server-Timing, X-Landfall-Region, X-Landfall-Node and X-Request-Id to responses."`
-	Purgers  []Prefix        `yaml:"purgers" doc:"Client addresses that may send PURGE requests to this service (CIDR or single address)."`
+	Hosts     []string        `yaml:"hosts" doc:"Hostnames: exact, *.suffix for any name below, or * for whatever no other service claims." required:"true"`
+	Steering  Steering        `yaml:"steering" doc:"How a region is chosen for a client."`
+	Residency []Residency     `yaml:"residency" doc:"Where clients' data may go. The first rule that names a client's country holds."`
+	Pools     map[string]Pool `yaml:"pools" doc:"Origins by region; \"any\" serves regions that have none of their own." required:"true"`
+	Pool      PoolPolicy      `yaml:"pool" doc:"Policy of each of the service's pools."`
+	Routes    []Route         `yaml:"routes" doc:"First match wins, in file order; none matching is a 404. Absent: one route for /*."`
+	Debug     bool            `yaml:"debug" doc:"Add Server-Timing, X-Landfall-Region, X-Landfall-Node and X-Request-Id to responses."`
+	Purgers   []Prefix        `yaml:"purgers" doc:"Client addresses that may send PURGE requests to this service (CIDR or single address)."`
 }
 
 // Steering configures the choice of a region.
 type Steering struct {
-	Policy  string         `yaml:"policy" doc:"nearest: by distance; weighted: by weight alone, the same client always to the same region." default:"nearest" enum:"nearest,weighted"`
+	Policy  string         `yaml:"policy" doc:"nearest: by distance; weighted: by weight alone, the same client always to the same region; priority: by order." default:"nearest" enum:"nearest,weighted,priority"`
+	Order   []string       `yaml:"order" doc:"Regions in order, for policy priority; those not listed come last, the nearest first."`
+	SpillAt Percent        `yaml:"spill_at" doc:"Share of a region's capacity past which the excess goes on to the next nearest region with room, until the load is back 10 points below." default:"80%"`
 	Weights map[string]int `yaml:"weights" doc:"Weight by region (default 1): share of the clients among regions that are equally far. 0: only when no other region is left." min:"0" max:"1000"`
+}
+
+// Residency keeps the data of clients from some countries in some jurisdictions.
+type Residency struct {
+	Clients       []string `yaml:"clients" doc:"Countries (ISO 3166-1: DE, FR), EU, EEA, or unknown for clients whose country is not known." required:"true"`
+	Jurisdictions []string `yaml:"jurisdictions" doc:"Jurisdictions of the regions that may serve them." required:"true"`
+	Strict        bool     `yaml:"strict" doc:"Never leave these regions: answer 503 rather. Otherwise the others are used when none of these is left." default:"false"`
 }
 
 // Pool is the origins of a service in one region.

@@ -28,6 +28,9 @@ func validate(c *Config, r *report) {
 		if name == Any {
 			v.fault(path, `"any" means every region in pools; give the region another name`)
 		}
+		for i, j := range v.c.Regions[name].Jurisdictions {
+			v.name(index(path+".jurisdictions", i), "jurisdiction", j)
+		}
 	}
 	if !v.badAbove("regions") {
 		v.oneOf(c.Health.AllDown, append(c.RegionNames(), "fail_open"), "health.all_down")

@@ -149,6 +149,10 @@ func (v *validator) zone(path, name string, z Zone) {
 	if !mailPattern.MatchString(z.Contact) && !mailboxPattern.MatchString(z.Contact) {
 		v.fault(contact, "%s is not a mail address: write hostmaster@example.com, or hostmaster for the zone's own", v.show(contact, z.Contact))
 	}
+	v.zoneRecords(path, name, z, absolute)
+	if z.HTTPS && len(v.c.Listen.HTTPS) == 0 && !v.unsure("listen.https") {
+		v.fault(join(path, "https"), `needs listen.https, such as [":443"]: browsers would be sent where nobody listens`)
+	}
 }
 
 // nameserver checks one name server of a zone and returns its absolute name, or "" when it has none.

@@ -30,6 +30,8 @@ func (v *validator) services() {
 		for region := range s.Steering.Weights {
 			v.region(join(path+".steering.weights", region), region)
 		}
+		v.steering(path+".steering", s.Steering)
+		v.residency(path+".residency", s)
 		for region, pool := range s.Pools {
 			at := join(path+".pools", region)
 			v.region(at, region, Any)

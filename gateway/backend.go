@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -110,7 +111,7 @@ func (b backend) Regions() []admin.Region {
 		}
 		for _, d := range pic.drains {
 			if d.Kind == kindRegion && d.Name == r.Name {
-				shown := drainShown(d)
+				shown := drainShown(d, b.n.o.Now())
 				reg.Drain = &shown
 			}
 		}
@@ -299,13 +300,14 @@ func (b backend) Ready() (bool, []string) {
 func (b backend) Drains() []admin.Drain {
 	var out []admin.Drain
 	for _, d := range drainsIn(b.n.fleet.Registers(drainPrefix), b.n.o.Now()) {
-		out = append(out, drainShown(d))
+		out = append(out, drainShown(d, b.n.o.Now()))
 	}
 	return out
 }
 
-func drainShown(d Drain) admin.Drain {
-	return admin.Drain{DrainTarget: admin.DrainTarget{Kind: d.Kind, Name: d.Name}, Reason: d.Reason, By: d.By, Since: d.Since, Expires: d.Until}
+func drainShown(d Drain, now time.Time) admin.Drain {
+	return admin.Drain{DrainTarget: admin.DrainTarget{Kind: d.Kind, Name: d.Name}, Reason: d.Reason, By: d.By, Since: d.Since, Expires: d.Until,
+		Over: admin.Duration(d.Over), Moved: math.Round(d.share(now)*1000) / 1000}
 }
 
 // SetDrain implements admin.Drains.
@@ -317,14 +319,16 @@ func (b backend) SetDrain(ctx context.Context, target admin.DrainTarget, spec *a
 	var value json.RawMessage
 	ttl := time.Duration(0)
 	if spec != nil {
-		d.Reason = spec.Reason
+		d.Reason, d.Over = spec.Reason, spec.Over.D()
 		if spec.For > 0 {
 			ttl = spec.For.D()
 			d.Until = now.Add(ttl).UTC()
 		}
-		left := n.leftWithout(d)
+		left := ""
 		if d.Kind == kindOrigin {
 			left = n.originLeft(d)
+		} else {
+			left = n.leftWithout(n.after(d, nil), "draining "+d.Kind+" "+d.Name)
 		}
 		if left != "" && !spec.Force {
 			return res, admin.Refused(left)
@@ -333,7 +337,7 @@ func (b backend) SetDrain(ctx context.Context, target admin.DrainTarget, spec *a
 		if value, err = json.Marshal(d); err != nil {
 			return res, err
 		}
-		shown := drainShown(d)
+		shown := drainShown(d, now)
 		res.Drain = &shown
 	}
 	ack, err := n.fleet.Set(ctx, d.key(), value, ttl)
@@ -344,21 +348,6 @@ func (b backend) SetDrain(ctx context.Context, target admin.DrainTarget, spec *a
 	n.rebuild()
 	n.followOrders()
 	return res, nil
-}
-
-// leftWithout tells what would be missing if the drain came into force: a service that no region could serve any more.
-func (n *Node) leftWithout(d Drain) string {
-	now := n.o.Now()
-	pic := n.picture.Load()
-	v := view{config: n.generation.Load().config, members: pic.members, drains: append(slices.Clone(pic.drains), d), now: now}
-	after, _ := v.snapshot()
-	before := n.snapshot.Load()
-	for i, svc := range after.Services {
-		if after.Decide(nil, i, routing.Client{}).Mode == routing.LastResort && before.Decide(nil, i, routing.Client{}).Mode != routing.LastResort {
-			return fmt.Sprintf("draining %s %s would leave no other region up for service %s; bring another one up first, or insist with force", d.Kind, d.Name, svc.Name)
-		}
-	}
-	return ""
 }
 
 // cachePolicyText says a route's cache policy in words.

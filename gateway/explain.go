@@ -33,14 +33,14 @@ func (b backend) Explain(url string, client netip.Addr) (admin.Explanation, erro
 		e.Client.Location = &admin.Location{Lat: d.place.Point.Lat, Lon: d.place.Point.Lon}
 	}
 	for i, c := range d.decision.Choices {
-		e.Regions = append(e.Regions, explainChoice(d.snapshot, c, i, i < d.decision.Usable))
+		e.Regions = append(e.Regions, explainChoice(d.snapshot, d.snapshot.Service(d.service), c, i, i < d.decision.Usable))
 	}
 	b.explainDNS(&e, host, client)
 	b.explainRoute(&e, d, path)
 	return e, nil
 }
 
-func explainChoice(s *routing.Snapshot, c routing.Choice, rank int, usable bool) admin.ExplainedRegion {
+func explainChoice(s *routing.Snapshot, service int, c routing.Choice, rank int, usable bool) admin.ExplainedRegion {
 	r := admin.ExplainedRegion{
 		Region: s.Regions[c.Region].Name, Rank: rank + 1, Usable: usable, State: c.State.String(), Reason: c.Reason.String(),
 		ReasonText: c.Reason.Text(), DistanceSource: c.Source.String(), Weight: int(c.Weight),
@@ -49,6 +49,16 @@ func explainChoice(s *routing.Snapshot, c routing.Choice, rank int, usable bool)
 		km = math.Round(km)
 		r.DistanceKM = &km
 	}
+	if ms, ok := c.RTTMillis(); ok {
+		ms = math.Round(ms*10) / 10
+		r.RTT = &ms
+	}
+	region, place := s.Regions[c.Region], s.Services[service].Places[c.Region]
+	if region.Capacity > 0 {
+		load := math.Round(region.Load/region.Capacity*1000) / 1000
+		r.Load = &load
+	}
+	r.Moved, r.Spill = math.Round(max(region.Draining, place.Drained)*1000)/1000, place.Spill
 	if !s.Regions[c.Region].Dead {
 		for _, node := range s.Regions[c.Region].Nodes {
 			r.Nodes = append(r.Nodes, node.Name)

@@ -219,10 +219,8 @@ func (n *Node) reloadFiles(c *configs.Config) (commit func(), err error) {
 			return nil, fmt.Errorf("read dns.geoip again: %w", err)
 		}
 	}
-	if n.dns != nil {
-		if err := n.dns.SetConfig(dnsZones(c), c.DNS.Answers); err != nil {
-			return nil, err
-		}
+	if err := n.reloadDNS(c); err != nil {
+		return nil, err
 	}
 	return commit, nil
 }

@@ -51,6 +51,10 @@ type nodeMetrics struct {
 	hash    *prometheus.GaugeVec
 	purges  prometheus.Histogram
 
+	load     *prometheus.GaugeVec
+	spilling *prometheus.GaugeVec
+	spilled  *prometheus.CounterVec
+
 	shown []Drain // owned by observe: drains that the gauge shows
 }
 
@@ -66,7 +70,13 @@ func newNodeMetrics(reg prometheus.Registerer) *nodeMetrics {
 			Help:    "Time from a purge's acceptance at this node until every live node had applied it.",
 			Buckets: []float64{.001, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}}),
 	}
-	reg.MustRegister(m.healthy, m.drained, m.hash, m.purges)
+	m.load = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "landfall_region_load_ratio",
+		Help: "Clients' requests a second of a region's nodes, as a share of its capacity; absent without a capacity."}, []string{"region"})
+	m.spilling = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "landfall_spill_share",
+		Help: "Share of a service's clients that this node's region sends on, since it is full."}, []string{"service", "region"})
+	m.spilled = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "landfall_spill_total",
+		Help: "DNS answers that led past a full region, by the region that was nearest and the one that was answered."}, []string{"from", "to"})
+	reg.MustRegister(m.healthy, m.drained, m.hash, m.purges, m.load, m.spilling, m.spilled)
 	return m
 }
 
@@ -83,6 +93,9 @@ func (m *nodeMetrics) observe(observer string, s *routing.Snapshot, drains []Dra
 			up = 0
 		}
 		m.healthy.WithLabelValues(r.Name, observer).Set(up)
+		if r.Capacity > 0 {
+			m.load.WithLabelValues(r.Name).Set(r.Load / r.Capacity)
+		}
 	}
 	for _, d := range missingFrom(m.shown, drains) {
 		m.drained.DeleteLabelValues(d.Kind, d.Name)

@@ -66,8 +66,10 @@ type Node struct {
 	snapshot   atomic.Pointer[routing.Snapshot]
 	picture    atomic.Pointer[picture]
 	state      atomic.Value // mesh.NodeState
+	zonesAt    atomic.Int64 // Unix seconds at which the DNS zones were loaded: their serial
 	changed    chan struct{}
 	requests   rate
+	spills     spills
 	purges     *purgeLog
 
 	joined   chan struct{} // closed when the node may take traffic

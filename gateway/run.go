@@ -168,6 +168,7 @@ func (n *Node) watch(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 			n.requests.tick(n.o.Now())
+			n.spills.tick(n)
 		case <-n.changed:
 		}
 		n.publishReport()
@@ -186,7 +187,10 @@ func (n *Node) rebuild() {
 	defer n.building.Unlock()
 	now := n.o.Now()
 	old, oldPicture := n.snapshot.Load(), n.picture.Load()
-	v := view{config: n.generation.Load().config, drains: drainsIn(n.fleet.Registers(drainPrefix), now), now: now, version: 1}
+	v := view{
+		config: n.generation.Load().config, drains: drainsIn(n.fleet.Registers(drainPrefix), now),
+		weights: weightsIn(n.fleet.Registers(weightPrefix)), now: now, version: 1,
+	}
 	if old != nil {
 		v.version = old.Version + 1
 	}
@@ -217,7 +221,7 @@ func (n *Node) member(m mesh.Member, now time.Time) member {
 
 // ownReport is how this node sees its region's pools.
 func (n *Node) ownReport() report {
-	r := report{Pools: map[string]string{}, Origins: map[string]map[string]string{}}
+	r := report{Pools: map[string]string{}, Origins: map[string]map[string]string{}, Load: n.loadReport(), Spill: n.spills.published()}
 	origins := 0
 	for name, p := range n.generation.Load().pools {
 		status := p.Status()
@@ -308,7 +312,8 @@ func (n *Node) followDrain() {
 	}
 	want := mesh.Serving
 	for _, d := range n.picture.Load().drains {
-		if d.Kind == kindNode && d.Name == n.id.name || d.Kind == kindRegion && d.Name == n.id.region {
+		here := d.Kind == kindNode && d.Name == n.id.name || d.Kind == kindRegion && d.Name == n.id.region
+		if here && d.share(n.o.Now()) >= 1 { // until then it serves those that are still here
 			want = mesh.Draining
 		}
 	}

@@ -3,7 +3,6 @@ package gateway
 import (
 	"net/netip"
 
-	"landfall/configs"
 	"landfall/routing"
 	"landfall/routing/dns"
 	"landfall/routing/geo"
@@ -33,6 +32,7 @@ func (s steer) decide(host string, client netip.Addr, buf []routing.Choice) (ste
 		return steered{}, false // a reload swaps the routes a moment before the snapshot
 	}
 	out.client, out.place = locate(s.n.geo, client)
+	out.client.Via = out.snapshot.Region(s.n.id.region) + 1
 	out.decision = out.snapshot.Decide(buf, index, out.client)
 	return out, true
 }
@@ -44,7 +44,7 @@ func locate(db *geo.DB, client netip.Addr) (routing.Client, geo.Place) {
 		return routing.Client{}, geo.Place{}
 	}
 	place, _ := db.Lookup(routing.ClientPrefix(client).Addr())
-	return routing.Client{Point: place.Point, Key: routing.ClientKey(client)}, place
+	return routing.Client{Point: place.Point, Key: routing.ClientKey(client), Country: routing.CountryOf(place.Country)}, place
 }
 
 // maxRegions is the room for a decision on the stack; larger fleets allocate.
@@ -60,6 +60,9 @@ func (s steer) Resolve(host string, client netip.Addr, v6 bool, count int) dns.A
 	a := dns.Answer{Known: true, Scope: scopeOf(d.snapshot, d.decision, client)}
 	if d.decision.Usable > 0 {
 		a.Region = d.snapshot.Regions[d.decision.Choices[0].Region].Name
+		if from, ok := d.decision.SpilledFrom(); ok {
+			s.n.metrics.node.spilled.WithLabelValues(d.snapshot.Regions[from].Name, a.Region).Inc()
+		}
 	}
 	a.Addrs = d.snapshot.Addresses(make([]netip.Addr, 0, count), d.decision, d.client.Key, v6, count)
 	return a
@@ -99,38 +102,4 @@ func allDead(s *routing.Snapshot) bool {
 		}
 	}
 	return true
-}
-
-// dnsZones are the zones of a config with the hosts that lie in them.
-func dnsZones(c *configs.Config) []dns.Zone {
-	hosts := allHosts(c)
-	var zones []dns.Zone
-	for name, z := range c.DNS.Zones {
-		zones = append(zones, dns.Zone{Name: name, TTL: z.TTL.D(), NegativeTTL: z.NegativeTTL.D(), Nameservers: z.Nameservers, Contact: z.Contact, Hosts: hosts})
-	}
-	return zones
-}
-
-// openDNS binds the DNS listeners.
-func (n *Node) openDNS(c *configs.Config) (err error) {
-	if len(c.Listen.DNS) == 0 {
-		return nil
-	}
-	n.dns, err = dns.New(dns.Options{
-		Zones: dnsZones(c), Answers: c.DNS.Answers, Steer: steer{n}, Glue: n.glue,
-		Serial: func() uint32 { return uint32(n.started.Unix()) }, Logger: n.log, Metrics: n.metrics.dns, Now: n.o.Now,
-	})
-	if err != nil {
-		return err
-	}
-	for _, addr := range c.Listen.DNS {
-		udp, tcp, err := n.dns.Listen(n.id.on(addr))
-		if err != nil {
-			return err
-		}
-		n.closers = append(n.closers, func() { _, _ = udp.Close(), tcp.Close() })
-		n.dnsListeners = append(n.dnsListeners, dnsListener{udp, tcp})
-		n.listeners = append(n.listeners, openListener{"dns", udp.LocalAddr().String()})
-	}
-	return nil
 }

@@ -18,6 +18,8 @@ type report struct {
 	// Origins are for people who ask another region's node: by service and URL, up, unknown or down. Absent when there
 	// are more than maxReportOrigins.
 	Origins map[string]map[string]string `json:"origins,omitempty"`
+	Load    float64                      `json:"load,omitempty"`  // clients' requests a second of this node
+	Spill   map[string]float64           `json:"spill,omitempty"` // by service: the share of clients that this region sends on
 }
 
 // maxReportOrigins bounds a report: with URLs of ordinary length it stays well under mesh.MaxReport.
@@ -28,6 +30,7 @@ type view struct {
 	config  *configs.Config
 	members []member
 	drains  []Drain // in force
+	weights []Weight
 	now     time.Time
 	version uint64
 }
@@ -63,6 +66,7 @@ func (v view) snapshot() (*routing.Snapshot, []regionFacts) {
 	reporters := map[string][]member{}
 	for i, name := range v.config.RegionNames() {
 		r, f, reporting := v.region(name, byRegion[name], obs)
+		r.Load, r.Capacity = loadOf(reporting), float64(v.config.Regions[name].Capacity)
 		s.Regions = append(s.Regions, r)
 		facts = append(facts, f)
 		reporters[name] = reporting
@@ -73,6 +77,7 @@ func (v view) snapshot() (*routing.Snapshot, []regionFacts) {
 	for _, name := range proxy.ServiceNames(v.config) {
 		s.Services = append(s.Services, v.service(name, s.Regions, reporters))
 	}
+	s.PeerRTT = v.peerRTT(s.Regions)
 	return routing.NewSnapshot(s), facts
 }
 
@@ -101,7 +106,8 @@ func (v view) observations() []healthcheck.Observation {
 
 // region sorts a region's nodes into those that take traffic, those that could at need, and those that are gone.
 func (v view) region(name string, members []member, obs []healthcheck.Observation) (routing.Region, regionFacts, []member) {
-	r := routing.Region{Name: name, Drained: v.drained(kindRegion, name)}
+	share := v.drainedShare(kindRegion, name)
+	r := routing.Region{Name: name, Drained: share >= 1, Draining: share}
 	if l := v.config.Regions[name].Location; l != nil {
 		r.Location = routing.Point{Lat: l.Lat, Lon: l.Lon, Located: true}
 	}
@@ -151,21 +157,31 @@ func (v view) region(name string, members []member, obs []healthcheck.Observatio
 	return r, f, reporting
 }
 
-func (v view) drained(kind, name string) bool {
-	return slices.ContainsFunc(v.drains, func(d Drain) bool { return d.Kind == kind && d.Name == name })
+func (v view) drained(kind, name string) bool { return v.drainedShare(kind, name) >= 1 }
+
+// drainedShare is the share of clients that a drain has moved away by now, 0 to 1.
+func (v view) drainedShare(kind, name string) float64 {
+	for _, d := range v.drains {
+		if d.Kind == kind && d.Name == name {
+			return d.share(v.now)
+		}
+	}
+	return 0
 }
 
 func (v view) service(name string, regions []routing.Region, reporters map[string][]member) routing.Service {
 	c := v.config.Services[name]
 	s := routing.Service{Name: name}
-	if c.Steering.Policy == "weighted" {
+	switch c.Steering.Policy {
+	case "weighted":
 		s.Policy = routing.Weighted
+	case "priority":
+		s.Policy = routing.Priority
 	}
+	s.Rules = residencyRules(v.config, c)
 	for _, r := range regions {
-		p := routing.Place{Weight: 1}
-		if w, ok := c.Steering.Weights[r.Name]; ok {
-			p.Weight = uint16(w)
-		}
+		p := routing.Place{Weight: v.weight(name, r.Name), Order: orderOf(c.Steering.Order, r.Name), Drained: v.drainedShare(kindService, name+"/"+r.Name)}
+		p.Spill = spillOf(reporters[r.Name], name)
 		if _, p.HasPool = v.config.PoolFor(name, r.Name); p.HasPool {
 			var states []routing.State
 			for _, m := range reporters[r.Name] {

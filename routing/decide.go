@@ -7,56 +7,89 @@ type tier uint8
 
 const (
 	tierUp tier = iota
+	tierFull
 	tierUnknown
 	tierWeightZero
+	tierElsewhere // residency prefers others
 	tierDrained
 	tierDown
 	tierNoPool
+	tierForbidden
 )
+
+// lastUsable is the last tier whose regions are candidates.
+const lastUsable = tierElsewhere
 
 // tally counts a service's regions by tier, to choose the mode.
 type tally struct{ candidates, drained, down int }
 
 // Decide ranks the regions for a client of service svc (an index into s.Services). The choices are appended to
-// dst[:0]; with room for len(s.Regions) in it, nothing is allocated. Safe for concurrent use: s is only read.
+// dst[:0]; with room for len(s.Regions) in it and at most stackRegions of them, nothing is allocated. Safe for concurrent
+// use: s is only read.
 func (s *Snapshot) Decide(dst []Choice, svc int, c Client) Decision {
-	service := &s.Services[svc]
-	dst = dst[:0]
-	from := c.Point.vector()
-	var t tally
-	for i := range s.Regions {
-		ch := s.classify(service, i)
-		switch {
-		case ch.tier <= tierWeightZero:
-			t.candidates++
-		case ch.tier == tierDrained:
-			t.drained++
-		case ch.tier == tierDown:
-			t.down++
-		}
-		if c.Point.Located && s.Regions[i].Location.Located {
-			ch.Source, ch.cosine = Geography, from.dot(s.vectors[i])
-			ch.near = int32(math.Round(ch.cosine * nearSteps))
-		}
-		dst = append(dst, ch)
+	service, ready := &s.Services[svc], &s.ready[svc]
+	dst = append(dst[:0], ready.choices...)
+	t := ready.tally
+	rule := service.rule(c.Country)
+	if ready.shares || rule != nil {
+		t = s.personal(dst, service, rule, c.Key)
+	}
+	if c.RTT == nil && c.Point.Located {
+		s.distances(dst, c.Point.vector())
+	} else {
+		s.distancesMixed(dst, &c)
 	}
 	mode := s.mode(t)
 	s.applyMode(dst, mode)
-	byDistance := service.Policy == Nearest
-	sortChoices(dst, byDistance)
-	s.orderTies(dst, byDistance, c.Key)
+	s.rank(dst, service.Policy, c.Key)
 	usable := 0
-	for usable < len(dst) && dst[usable].tier <= tierWeightZero {
+	for usable < len(dst) && dst[usable].tier <= lastUsable {
 		usable++
 	}
-	explainOrder(dst[:usable], byDistance)
+	explainOrder(dst[:usable], service.Policy)
+	if c.Explore && rule == nil && mode == Normal && service.Policy == Nearest {
+		explore(dst[:usable])
+	}
 	return Decision{Choices: dst, Usable: usable, Mode: mode}
 }
 
-// classify tells what is known of region i for a service, whoever the client is.
-func (s *Snapshot) classify(service *Service, i int) Choice {
-	r, p := &s.Regions[i], &service.Places[i]
-	ch := Choice{Region: i, State: p.Pool, Weight: p.Weight}
+// ready is what a service's decisions have in common, whoever the client is.
+type ready struct {
+	choices []Choice // by region
+	tally   tally
+	shares  bool // a drain or a spill sends some clients on
+}
+
+func (s *Snapshot) prepare(service *Service) ready {
+	var r ready
+	for i, p := range service.Places {
+		ch := Choice{Region: i}
+		s.classify(&ch, service)
+		r.tally.count(ch.tier)
+		r.choices = append(r.choices, ch)
+		r.shares = r.shares || s.Regions[i].Draining > 0 || p.Drained > 0 || p.Spill > 0
+	}
+	return r
+}
+
+func (t *tally) count(in tier) {
+	switch {
+	case in <= lastUsable:
+		t.candidates++
+	case in == tierDrained:
+		t.drained++
+	case in == tierDown:
+		t.down++
+	}
+}
+
+// classify tells what is known of the choice's region for a service.
+func (s *Snapshot) classify(ch *Choice, service *Service) {
+	r, p := &s.Regions[ch.Region], &service.Places[ch.Region]
+	ch.State, ch.Weight = p.Pool, p.Weight
+	if service.Policy == Priority {
+		ch.order = p.Order
+	}
 	switch {
 	case !p.HasPool:
 		ch.State, ch.Reason, ch.tier = Down, NoPool, tierNoPool
@@ -71,7 +104,35 @@ func (s *Snapshot) classify(service *Service, i int) Choice {
 	case p.Pool == Unknown:
 		ch.Reason, ch.tier = Unmeasured, tierUnknown
 	}
-	return ch
+}
+
+// personal changes the choices as drains, spills and residency want it for this client, and counts anew.
+func (s *Snapshot) personal(cs []Choice, service *Service, rule *Rule, key uint64) (t tally) {
+	for i := range cs {
+		ch, p := &cs[i], &service.Places[i]
+		switch {
+		case ch.tier > lastUsable:
+		case inShare(s.Regions[i].Draining, key, s.hashes[i], saltDrain), inShare(p.Drained, key, s.hashes[i], saltDrain):
+			ch.State, ch.Reason, ch.tier = Draining, DrainedRegion, tierDrained
+		case ch.tier == tierUp && inShare(p.Spill, key, s.hashes[i], saltSpill):
+			ch.Reason, ch.tier = Full, tierFull
+		}
+		if rule != nil && !rule.Allowed[i] {
+			reside(ch, rule.Strict)
+		}
+		t.count(ch.tier)
+	}
+	return t
+}
+
+// reside applies a residency rule to a region that it does not name.
+func reside(ch *Choice, strict bool) {
+	switch {
+	case strict:
+		ch.Reason, ch.tier = ResidencyForbids, tierForbidden
+	case ch.tier < tierElsewhere:
+		ch.Reason, ch.tier = ResidencyPrefers, tierElsewhere
+	}
 }
 
 // mode chooses between the ordinary decision and its three exceptions. See the package comment.
@@ -91,8 +152,11 @@ func (s *Snapshot) mode(t tally) Mode {
 
 // applyMode turns regions that the mode lets through into candidates.
 func (s *Snapshot) applyMode(cs []Choice, mode Mode) {
+	if mode == Normal || mode == Unservable {
+		return
+	}
 	named := s.AllDown
-	if named >= 0 && cs[named].tier == tierNoPool {
+	if named >= 0 && cs[named].tier >= tierNoPool {
 		named = -1 // nobody there to send to: a node never withdraws the fleet's last answer
 	}
 	for i := range cs {
@@ -107,53 +171,94 @@ func (s *Snapshot) applyMode(cs []Choice, mode Mode) {
 	}
 }
 
-// before tells whether a ranks strictly before b, ties aside.
-func before(a, b *Choice, byDistance bool) bool {
-	if a.tier != b.tier {
-		return a.tier < b.tier
+// rankKey puts all that ranks a choice into one number, the lowest first, with its region's index at the end: sorting
+// numbers is many times as fast as sorting choices.
+func rankKey(ch *Choice, p Policy) uint64 {
+	key := uint64(ch.tier)<<60 | uint64(ch.Region)
+	if p != Weighted {
+		key |= uint64(ch.order)<<52 | uint64(ch.cost)<<regionBits
 	}
-	if !byDistance {
-		return false
-	}
-	if a.Source != b.Source {
-		return a.Source > b.Source // a known distance before an unknown one
-	}
-	return a.near > b.near
+	return key
 }
 
-// nearSteps is how finely distances are told apart: a step is 9 km for regions at the client's own place and under 100 m
-// for those beyond 500 km, so that only regions at one place are ever equally far.
-const nearSteps = 1e6
+const (
+	regionBits = 20 // of a rank key: fleets have at most a million regions
+	// stackRegions is the fleet that is ranked without allocating.
+	stackRegions = 64
+)
 
-// sortChoices is a stable insertion sort: fleets have tens of regions, and it allocates nothing.
-func sortChoices(cs []Choice, byDistance bool) {
-	for i := 1; i < len(cs); i++ {
-		c := cs[i]
+// rank sorts the choices, which stand in the order of their regions. It is an insertion sort: fleets have tens of regions.
+func (s *Snapshot) rank(cs []Choice, p Policy, client uint64) {
+	var room [stackRegions]uint64
+	keys := room[:0]
+	if len(cs) > stackRegions {
+		keys = make([]uint64, 0, len(cs))
+	}
+	for i := range cs {
+		k := rankKey(&cs[i], p)
+		keys = append(keys, k)
 		j := i
-		for ; j > 0 && before(&c, &cs[j-1], byDistance); j-- {
-			cs[j] = cs[j-1]
+		for ; j > 0 && keys[j-1] > k; j-- {
+			keys[j] = keys[j-1]
 		}
-		cs[j] = c
+		keys[j] = k
+	}
+	s.orderTies(keys, cs, client)
+	permute(cs, keys)
+}
+
+// permute puts the choice of region keys[i] at i, going round each cycle of the permutation once. It uses keys up.
+func permute(cs []Choice, keys []uint64) {
+	const done = math.MaxUint64
+	for start := range cs {
+		if keys[start] == done {
+			continue
+		}
+		first := cs[start]
+		at := start
+		for {
+			from := int(keys[at] & (1<<regionBits - 1))
+			keys[at] = done
+			if from == start {
+				cs[at] = first
+				break
+			}
+			cs[at] = cs[from]
+			at = from
+		}
 	}
 }
 
 // orderTies orders each run of equally ranked candidates by weighted rendezvous hashing, so that each region gets its
 // weight's share of the clients, a client keeps its region, and only the clients of a region that goes must move.
 // (Thaler and Ravishankar 1998; weights after Schindelhauer and Schomaker 2005.)
-func (s *Snapshot) orderTies(cs []Choice, byDistance bool, key uint64) {
-	for i := 0; i < len(cs); {
+func (s *Snapshot) orderTies(keys []uint64, cs []Choice, client uint64) {
+	for i := 0; i < len(keys); {
 		j := i + 1
-		for j < len(cs) && !before(&cs[j-1], &cs[j], byDistance) {
+		for j < len(keys) && keys[j]>>regionBits == keys[i]>>regionBits {
 			j++
 		}
-		if run := cs[i:j]; len(run) > 1 {
-			for a := 1; a < len(run); a++ {
-				for b := a; b > 0 && s.score(&run[b], key) < s.score(&run[b-1], key); b-- {
-					run[b], run[b-1] = run[b-1], run[b]
-				}
-			}
+		if j-i > 1 {
+			s.orderRun(keys[i:j], cs, client)
 		}
 		i = j
+	}
+}
+
+func (s *Snapshot) orderRun(run []uint64, cs []Choice, client uint64) {
+	var room [stackRegions]float64
+	scores := room[:0]
+	if len(run) > stackRegions {
+		scores = make([]float64, 0, len(run))
+	}
+	for i, k := range run {
+		score := s.score(&cs[k&(1<<regionBits-1)], client)
+		scores = append(scores, score)
+		j := i
+		for ; j > 0 && scores[j-1] > score; j-- {
+			scores[j], run[j] = scores[j-1], run[j-1]
+		}
+		scores[j], run[j] = score, k
 	}
 }
 
@@ -165,17 +270,40 @@ func (s *Snapshot) score(c *Choice, key uint64) float64 {
 }
 
 // explainOrder gives each candidate without a reason of its own the reason why it is not the first.
-func explainOrder(cs []Choice, byDistance bool) {
+func explainOrder(cs []Choice, p Policy) {
 	for i := range cs {
 		switch ch := &cs[i]; {
+		case i == 0 && ch.tier == tierFull:
+			ch.Reason = FullToo
 		case i == 0:
 			ch.Reason = Chosen
 		case ch.tier != tierUp || ch.State != Up:
 			// keeps the reason it was classified with
-		case before(&cs[0], ch, byDistance):
+		case ch.order != cs[0].order:
+			ch.Reason = LaterInOrder
+		case p != Weighted && ch.cost != cs[0].cost:
 			ch.Reason = Farther
 		default:
 			ch.Reason = ByWeight
 		}
 	}
+}
+
+// The detour that exploring may cost a client, in round trip: half as much again, and this much in any case.
+const (
+	detourShare  = 0.5
+	detourMillis = 30
+)
+
+// explore puts the runner-up first, where both are up and the detour is bounded.
+func explore(cs []Choice) {
+	if len(cs) < 2 || cs[0].tier != tierUp || cs[1].tier != tierUp || cs[0].State != Up || cs[1].State != Up {
+		return
+	}
+	near, _ := cs[0].RTTMillis()
+	if far, ok := cs[1].RTTMillis(); !ok || far > near+math.Max(near*detourShare, detourMillis) {
+		return
+	}
+	cs[0], cs[1] = cs[1], cs[0]
+	cs[0].Reason, cs[1].Reason = Explored, Explored
 }

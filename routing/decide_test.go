@@ -13,41 +13,52 @@ import (
 
 // naive ranks like Decide, by the words of the package comment, with no care for speed: the slow proves the fast.
 func naive(s *Snapshot, svc int, c Client) []int {
-	var up, unknown, zero, drained, down []int
+	var up, full, unknown, zero, elsewhere, drained, down []int
+	service := s.Services[svc]
 	for i, r := range s.Regions {
-		p := s.Services[svc].Places[i]
+		p := service.Places[i]
+		prefers := false
+		if rule := service.rule(c.Country); rule != nil && !rule.Allowed[i] {
+			if rule.Strict {
+				continue
+			}
+			prefers = true
+		}
+		share := func(v float64, salt uint64) bool { return inShare(v, c.Key, hashString(r.Name), salt) }
 		switch {
 		case !p.HasPool:
 		case r.Dead || p.Pool == Down:
 			down = append(down, i)
-		case r.Drained:
+		case r.Drained || share(r.Draining, saltDrain) || share(p.Drained, saltDrain):
 			drained = append(drained, i)
+		case prefers:
+			elsewhere = append(elsewhere, i)
 		case p.Weight == 0:
 			zero = append(zero, i)
 		case p.Pool == Unknown:
 			unknown = append(unknown, i)
+		case share(p.Spill, saltSpill):
+			full = append(full, i)
 		default:
 			up = append(up, i)
 		}
 	}
 	sorted := func(rs []int) []int {
 		slices.SortStableFunc(rs, func(a, b int) int {
-			if s.Services[svc].Policy == Nearest {
-				da, db := distance(c.Point, s.Regions[a].Location), distance(c.Point, s.Regions[b].Location)
-				if math.Abs(da-db) > 1e-9 {
-					if da < db {
-						return -1
-					}
-					return 1
-				}
+			pa, pb := service.Places[a], service.Places[b]
+			if service.Policy == Priority && pa.Order != pb.Order {
+				return int(pa.Order) - int(pb.Order)
 			}
-			sa := s.score(&Choice{Region: a, Weight: s.Services[svc].Places[a].Weight}, c.Key)
-			sb := s.score(&Choice{Region: b, Weight: s.Services[svc].Places[b].Weight}, c.Key)
+			if da, db := naiveCost(s, c, a), naiveCost(s, c, b); service.Policy != Weighted && da != db {
+				return int(math.Copysign(1, da-db))
+			}
+			sa := s.score(&Choice{Region: a, Weight: pa.Weight}, c.Key)
+			sb := s.score(&Choice{Region: b, Weight: pb.Weight}, c.Key)
 			return int(math.Copysign(1, sa-sb))
 		})
 		return rs
 	}
-	live := len(up) + len(unknown) + len(zero)
+	live := len(up) + len(full) + len(unknown) + len(zero) + len(elsewhere)
 	switch {
 	case live == 0 && len(drained) > 0:
 		return sorted(drained)
@@ -58,34 +69,76 @@ func naive(s *Snapshot, svc int, c Client) []int {
 	case float64(len(down)) > s.Panic*float64(live+len(down)):
 		up = append(up, down...)
 	}
-	return slices.Concat(sorted(up), sorted(unknown), sorted(zero))
+	return slices.Concat(sorted(up), sorted(full), sorted(unknown), sorted(zero), sorted(elsewhere))
 }
 
-func distance(a, b Point) float64 {
-	if !a.Located || !b.Located {
-		return math.Inf(1)
+// naiveCost is the distance by the best source: measured, else by place, else between regions.
+func naiveCost(s *Snapshot, c Client, i int) float64 {
+	switch r := s.Regions[i].Location; {
+	case c.RTT == nil && c.Point.Located && r.Located:
+		return float64(angleCost(c.Point.vector().dot(r.vector())))
+	case c.RTT != nil && c.RTT[i].Micros > 0:
+		return float64(c.RTT[i].Micros)
+	case c.Point.Located && r.Located:
+		return float64(geographicCost(c.Point.vector().dot(r.vector())))
+	case c.Via-1 == i && (c.RTT != nil || !c.Point.Located):
+		return 0
+	case c.Via > 0 && s.PeerRTT != nil && s.PeerRTT[c.Via-1][i] > 0 && (c.RTT != nil || !c.Point.Located):
+		return float64(s.PeerRTT[c.Via-1][i])
 	}
-	return math.Round(-a.vector().dot(b.vector()) * nearSteps)
+	return math.MaxFloat64
 }
 
 func drawSnapshot(t *rapid.T) *Snapshot {
 	n := rapid.IntRange(1, 8).Draw(t, "regions")
 	s := Snapshot{Panic: rapid.Float64Range(0, 1).Draw(t, "panic"), AllDown: rapid.IntRange(-1, n-1).Draw(t, "alldown"),
-		Services: []Service{{Policy: Policy(rapid.IntRange(0, 1).Draw(t, "policy"))}}}
+		Services: []Service{{Policy: Policy(rapid.IntRange(0, 2).Draw(t, "policy"))}}}
+	share := rapid.SampledFrom([]float64{0, 0, 0.3, 0.9})
 	for i := range n {
 		s.Regions = append(s.Regions, Region{
 			Name:    fmt.Sprintf("r%d", i),
-			Drained: rapid.Bool().Draw(t, "drained"), Dead: rapid.Bool().Draw(t, "dead"),
+			Drained: rapid.IntRange(0, 3).Draw(t, "drained") == 0, Dead: rapid.IntRange(0, 3).Draw(t, "dead") == 0,
+			Draining: share.Draw(t, "draining"),
 			Location: drawPoint(t),
 			Nodes:    []Node{{Name: "n", Addrs: []netip.Addr{netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})}}},
 		})
 		s.Services[0].Places = append(s.Services[0].Places, Place{
 			HasPool: rapid.IntRange(0, 4).Draw(t, "pool") > 0,
-			Pool:    rapid.SampledFrom([]State{Up, Unknown, Down}).Draw(t, "state"),
+			Pool:    rapid.SampledFrom([]State{Up, Up, Unknown, Down}).Draw(t, "state"),
 			Weight:  uint16(rapid.IntRange(0, 3).Draw(t, "weight")),
+			Order:   uint8(rapid.IntRange(0, 2).Draw(t, "order")), Spill: share.Draw(t, "spill"), Drained: share.Draw(t, "away"),
 		})
 	}
+	if rapid.Bool().Draw(t, "peers") {
+		for range n {
+			row := make([]uint32, n)
+			for j := range row {
+				row[j] = uint32(rapid.IntRange(0, 3).Draw(t, "peer") * 10000)
+			}
+			s.PeerRTT = append(s.PeerRTT, row)
+		}
+	}
+	for range rapid.IntRange(0, 2).Draw(t, "rules") {
+		r := Rule{Strict: rapid.Bool().Draw(t, "strict"), Allowed: make([]bool, n)}
+		r.Clients.Add(CountryOf(rapid.SampledFrom([]string{"FR", "US", ""}).Draw(t, "from")))
+		for i := range r.Allowed {
+			r.Allowed[i] = rapid.Bool().Draw(t, "allowed")
+		}
+		s.Services[0].Rules = append(s.Services[0].Rules, r)
+	}
 	return NewSnapshot(s)
+}
+
+func drawClient(t *rapid.T, s *Snapshot) Client {
+	c := Client{Point: drawPoint(t), Key: rapid.Uint64().Draw(t, "key"), Country: CountryOf(rapid.SampledFrom([]string{"FR", "US", ""}).Draw(t, "country")),
+		Via: rapid.IntRange(0, len(s.Regions)).Draw(t, "via")}
+	if rapid.Bool().Draw(t, "measured") {
+		c.RTT = make([]RTT, len(s.Regions))
+		for i := range c.RTT {
+			c.RTT[i] = RTT{uint32(rapid.IntRange(0, 3).Draw(t, "rtt") * 20000), Measured}
+		}
+	}
+	return c
 }
 
 func drawPoint(t *rapid.T) Point {
@@ -97,7 +150,7 @@ func drawPoint(t *rapid.T) Point {
 func TestDecideAgreesWithNaive(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := drawSnapshot(t)
-		c := Client{Point: drawPoint(t), Key: rapid.Uint64().Draw(t, "key")}
+		c := drawClient(t, s)
 		d := s.Decide(nil, 0, c)
 		var got []int
 		for _, ch := range d.Choices[:d.Usable] {
@@ -117,6 +170,11 @@ func TestDecideAgreesWithNaive(t *testing.T) {
 // down regions while an up one may be used.
 func checkAnswer(t *rapid.T, s *Snapshot, d Decision, c Client) {
 	answer := s.Addresses(nil, d, c.Key, false, 2)
+	for _, ch := range d.Choices[:d.Usable] {
+		if s.Forbidden(0, ch.Region, c.Country) {
+			t.Fatalf("a forbidden region is a candidate: %+v", ch)
+		}
+	}
 	if (len(answer) == 0) != (d.Mode == Unservable) {
 		t.Fatalf("mode %v answers %v", d.Mode, answer)
 	}
@@ -141,8 +199,9 @@ func TestOnlyTheClientsOfALostRegionMove(t *testing.T) {
 	for key := range uint64(2000) {
 		c := Client{Key: mix(key)}
 		was := s.Decide(nil, 0, c).Choices[0].Region
-		lost := NewSnapshot(Snapshot{Regions: slices.Clone(s.Regions), Services: s.Services, Panic: 0.5, AllDown: -1})
-		lost.Regions[2].Dead = true
+		regions := slices.Clone(s.Regions)
+		regions[2].Dead = true
+		lost := NewSnapshot(Snapshot{Regions: regions, Services: s.Services, Panic: 0.5, AllDown: -1})
 		if now := lost.Decide(nil, 0, c).Choices[0].Region; was != 2 && now != was || now == 2 {
 			t.Fatalf("client %d moved from region %d to %d when region 2 went", key, was, now)
 		}
@@ -154,6 +213,7 @@ func TestWeightsShareTheClients(t *testing.T) {
 	for i, w := range []uint16{1, 2, 5} {
 		s.Services[0].Places[i].Weight = w
 	}
+	s = NewSnapshot(*s)
 	var counts [3]int
 	const clients = 80000
 	for key := range uint64(clients) {

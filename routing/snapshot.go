@@ -17,6 +17,10 @@ func NewSnapshot(s Snapshot) *Snapshot {
 		s.vectors[i] = r.Location.vector()
 		s.hashes[i] = hashString(r.Name)
 	}
+	s.ready = make([]ready, len(s.Services))
+	for i := range s.Services {
+		s.ready[i] = s.prepare(&s.Services[i])
+	}
 	return &s
 }
 
@@ -45,11 +49,16 @@ func (s *Snapshot) Service(name string) int {
 func (s *Snapshot) Addresses(dst []netip.Addr, d Decision, key uint64, v6 bool, n int) []netip.Addr {
 	candidates := d.Choices[:d.Usable]
 	end := len(dst) + n
-	for rank := range s.mostNodes(candidates) {
+	for rank, more := 0, true; more; rank++ {
+		more = false
 		for _, sure := range [...]bool{true, false} {
 			for i := range candidates {
+				if len(dst) == end {
+					return dst
+				}
+				more = more || rank+1 < len(s.Regions[candidates[i].Region].Nodes)
 				first := rank == 0 && i == 0
-				if len(dst) == end || (first || candidates[i].State == Up) != sure {
+				if (first || candidates[i].State == Up) != sure {
 					continue
 				}
 				if a, ok := s.address(candidates[i].Region, key, v6, rank); ok {
@@ -59,14 +68,6 @@ func (s *Snapshot) Addresses(dst []netip.Addr, d Decision, key uint64, v6 bool, 
 		}
 	}
 	return dst
-}
-
-func (s *Snapshot) mostNodes(cs []Choice) int {
-	most := 0
-	for _, c := range cs {
-		most = max(most, len(s.Regions[c.Region].Nodes))
-	}
-	return most
 }
 
 // address is the address of the rank-th node of a region for a client: the nodes are rotated by the client's key.
@@ -142,11 +143,3 @@ func (v vector) dot(w vector) float64 { return v.x*w.x + v.y*w.y + v.z*w.z }
 
 // earthRadiusKM is the mean radius of the Earth (IUGG).
 const earthRadiusKM = 6371.0088
-
-// DistanceKM is the great-circle distance between client and region in kilometres; ok is false when it is not known.
-func (c Choice) DistanceKM() (km float64, ok bool) {
-	if c.Source != Geography {
-		return 0, false
-	}
-	return earthRadiusKM * math.Acos(math.Min(1, math.Max(-1, c.cosine))), true
-}

@@ -5,22 +5,29 @@ import "fmt"
 var reasonNames = [...]string{
 	Chosen: "chosen", Farther: "farther", ByWeight: "by_weight", WeightZero: "weight_zero", Unmeasured: "unmeasured",
 	DrainedRegion: "drained", NoPool: "no_pool", NoNode: "no_node", PoolDown: "pool_down", AllDownFallback: "all_down_policy",
+	Full: "full", FullToo: "full_too", ResidencyPrefers: "residency_prefers", ResidencyForbids: "residency", LaterInOrder: "later_in_order", Explored: "explored",
 }
 
 // String is the reason's name, the same in logs, metrics and the API.
 func (r Reason) String() string { return reasonNames[r] }
 
 var reasonTexts = [...]string{
-	Chosen:          "the best candidate",
-	Farther:         "a candidate, but another region is nearer",
-	ByWeight:        "as near as the best; weight and the client's hash preferred another",
-	WeightZero:      "its weight is 0: used only when no other region is left",
-	Unmeasured:      "nobody has measured it yet (or not lately): used only behind regions that are up",
-	DrainedRegion:   "an operator drains it",
-	NoPool:          "the service has no origins there",
-	NoNode:          "none of its nodes is alive and reachable",
-	PoolDown:        "its nodes find all of the service's origins there down",
-	AllDownFallback: "every region looks down and health.all_down names another region",
+	Chosen:           "the best candidate",
+	Farther:          "a candidate, but another region is nearer",
+	ByWeight:         "as near as the best; weight and the client's hash preferred another",
+	WeightZero:       "its weight is 0: used only when no other region is left",
+	Unmeasured:       "nobody has measured it yet (or not lately): used only behind regions that are up",
+	DrainedRegion:    "an operator drains it",
+	NoPool:           "the service has no origins there",
+	NoNode:           "none of its nodes is alive and reachable",
+	PoolDown:         "its nodes find all of the service's origins there down",
+	Full:             "it has more load than it should take: this client is in the share that goes on to the next region with room",
+	FullToo:          "it is full, and so is every other region: nobody is refused, the nearest takes them",
+	ResidencyPrefers: "residency prefers other regions for this client's country: used only when none of those is left",
+	ResidencyForbids: "residency keeps this client's data out of it, whatever happens to the others",
+	LaterInOrder:     "a candidate, but the configured order has another first",
+	Explored:         "a small share of the clients goes to the runner-up for a while, so that its distance becomes known",
+	AllDownFallback:  "every region looks down and health.all_down names another region",
 }
 
 // Text says the reason to a person.

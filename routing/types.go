@@ -34,8 +34,12 @@ type Region struct {
 	Name     string
 	Location Point
 	Nodes    []Node // sorted by name: those that take traffic; when there are none, the last that were known
-	Drained  bool   // an operator moves traffic away
-	Dead     bool   // no node of it is alive and reachable
+	Drained  bool   // an operator has moved traffic away
+	// Draining is the share of the clients that a gradual drain has moved away so far, 0 to 1.
+	Draining float64
+	Load     float64 // requests a second that its nodes take, of clients
+	Capacity float64 // requests a second that it can take; 0: not known
+	Dead     bool    // no node of it is alive and reachable
 }
 
 // Policy chooses how a service orders its candidates.
@@ -43,8 +47,9 @@ type Policy uint8
 
 // The policies.
 const (
-	Nearest Policy = iota
-	Weighted
+	Nearest  Policy = iota
+	Weighted        // by weight alone
+	Priority        // by a fixed order of regions, then by distance
 )
 
 // Service is what the decision needs of a service. Places has one entry for each of Snapshot.Regions.
@@ -52,6 +57,7 @@ type Service struct {
 	Name   string
 	Policy Policy
 	Places []Place
+	Rules  []Rule // where clients' data may go; the first that names a client's country holds
 }
 
 // Place is a service in one region.
@@ -59,6 +65,9 @@ type Place struct {
 	HasPool bool  // the region may serve it: it has a pool of its own or the service has one for any region
 	Pool    State // Up, Unknown or Down, as the region's own nodes see their origins
 	Weight  uint16
+	Order   uint8   // under policy Priority: the lowest first; regions that are not listed share the highest
+	Drained float64 // share of the clients that a drain of the service in this region has moved away so far
+	Spill   float64 // share of the clients that would come here and are sent on, since the region is full; below 1
 }
 
 // Snapshot is the fleet at one moment, made by NewSnapshot. It is immutable once published; publishing swaps a pointer.
@@ -69,43 +78,73 @@ type Snapshot struct {
 	AllDown  int       // index of the region that gets everybody when all are down, or -1: fail open
 	Version  uint64    // grows by one with each snapshot of a node
 
+	// PeerRTT is the round trip between regions in microseconds, by two indices; 0 where it was not measured. Nil: nothing
+	// was measured.
+	PeerRTT [][]uint32
+
 	vectors []vector // of each region's location
 	hashes  []uint64 // of each region's name
+	ready   []ready  // by service
 }
 
 // Client is whom a decision is for.
 type Client struct {
-	Point Point
-	Key   uint64 // stable hash of the client's prefix; see ClientKey
+	Point   Point
+	Key     uint64  // stable hash of the client's prefix; see ClientKey
+	Country Country // 0: not known
+	// RTT is what was measured of the client, an entry for each region; nil: nothing was measured.
+	RTT []RTT
+	// Via is the region where the question arrived plus one, for clients of whom nothing better is known; 0: not known.
+	Via int
+	// Explore asks for the runner-up, so that its distance becomes known too. It is granted only where the detour is
+	// bounded and no residency binds the client.
+	Explore bool
+}
+
+// RTT is a measured round trip between a client and a region.
+type RTT struct {
+	Micros uint32 // 0: not measured
+	Source Source // Measured or MeasuredWide
 }
 
 // Source is where a distance comes from.
 type Source uint8
 
-// The sources of a distance.
+// The sources of a distance, the better ones last.
 const (
-	NoDistance Source = iota // the client's or the region's place is not known
-	Geography
+	NoDistance   Source = iota // the client's or the region's place is not known
+	PeerRTT                    // the round trip from the region where the question arrived
+	Geography                  // from the places of both
+	MeasuredWide               // handshakes of a wider network around the client
+	Measured                   // handshakes of the client's own prefix
 )
 
 // String is the source's name.
-func (s Source) String() string { return [...]string{"none", "geography"}[s&1] }
+func (s Source) String() string {
+	return [...]string{"none", "peer_rtt", "geography", "measured_wide", "measured", "none", "none", "none"}[s&7]
+}
 
 // Reason is why a region stands where it stands: a closed list.
 type Reason uint8
 
 // The reasons.
 const (
-	Chosen          Reason = iota // the best candidate
-	Farther                       // a candidate, but another is nearer
-	ByWeight                      // a candidate as near as the best: weight and a hash of the client preferred another
-	WeightZero                    // weight 0: only when no other region is left
-	Unmeasured                    // its state is unknown and another region is up
-	DrainedRegion                 // an operator drains it
-	NoPool                        // it has no origins for the service
-	NoNode                        // none of its nodes is alive and reachable
-	PoolDown                      // its nodes find all of the service's origins there down
-	AllDownFallback               // the all-down policy names another region
+	Chosen           Reason = iota // the best candidate
+	Farther                        // a candidate, but another is nearer
+	ByWeight                       // a candidate as near as the best: weight and a hash of the client preferred another
+	WeightZero                     // weight 0: only when no other region is left
+	Unmeasured                     // its state is unknown and another region is up
+	DrainedRegion                  // an operator drains it
+	NoPool                         // it has no origins for the service
+	NoNode                         // none of its nodes is alive and reachable
+	PoolDown                       // its nodes find all of the service's origins there down
+	AllDownFallback                // the all-down policy names another region
+	Full                           // it has more load than it should take, and this client is in the share that goes on
+	FullToo                        // every region is full: nobody is refused, the nearest takes them
+	ResidencyPrefers               // residency prefers other regions for this client
+	ResidencyForbids               // residency keeps this client's data out of it
+	LaterInOrder                   // a candidate, but the configured order has another first
+	Explored                       // a client in the share that is sent to the runner-up to learn its distance
 )
 
 // Mode tells whether the decision was an ordinary one.
@@ -129,8 +168,10 @@ type Choice struct {
 	Weight uint16
 
 	tier   tier
-	near   int32   // the cosine in steps: grows with nearness; 0 without a distance
-	cosine float64 // of the angle between client and region; meaningful with Source Geography
+	order  uint8   // under policy Priority
+	cost   uint32  // the distance in microseconds of round trip, measured or estimated; unknownCost without one
+	cosine float64 // of the angle between client and region, where located
+	known  bool    // both places are known
 }
 
 // Decision is the answer for one client and service. Choices[:Usable] are the candidates, best first; the rest were

@@ -195,7 +195,7 @@ func checkArgs(cmd *cobra.Command, args []string) error {
 	}
 	switch cmd.Name() {
 	case "drain", "undrain":
-		_, err := drainArgs(args)
+		_, err := drainArgs(args, cmd.Flag("region").Value.String())
 		return err
 	case "drill":
 		if !drill.Known(args[0]) {

@@ -78,11 +78,18 @@ func explainCommand() *cobra.Command {
 	return c
 }
 
-// drainArgs reads `region R`, `node N` or `origin URL`.
-func drainArgs(args []string) (admin.DrainTarget, error) {
+// drainArgs reads `region R`, `node N`, `origin URL`, or `service S` with the flag --region R.
+func drainArgs(args []string, region string) (admin.DrainTarget, error) {
 	t := admin.DrainTarget{Kind: args[0], Name: args[1]}
-	if t.Kind != admin.DrainRegion && t.Kind != admin.DrainNode && t.Kind != admin.DrainOrigin {
-		return t, usageError{fmt.Errorf("%q can't be drained: expected `region NAME`, `node NAME` or `origin URL`", t.Kind)}
+	switch {
+	case t.Kind == admin.DrainService && region == "":
+		return t, usageError{errors.New("a service is drained in one region: add --region")}
+	case t.Kind == admin.DrainService:
+		t.Name += "/" + region
+	case t.Kind != admin.DrainRegion && t.Kind != admin.DrainNode && t.Kind != admin.DrainOrigin:
+		return t, usageError{fmt.Errorf("%q can't be drained: expected `region NAME`, `node NAME`, `origin URL` or `service NAME --region R`", t.Kind)}
+	case region != "":
+		return t, usageError{errors.New("--region is for services only")}
 	}
 	return t, nil
 }
@@ -90,34 +97,39 @@ func drainArgs(args []string) (admin.DrainTarget, error) {
 func drainCommand() *cobra.Command {
 	var n nodeFlags
 	var spec admin.DrainSpec
-	var lasts time.Duration
+	var lasts, over time.Duration
+	var region string
 	c := &cobra.Command{
-		Use: "drain region|node|origin NAME", Short: "Move traffic away from a region, a node or an origin", Args: cobra.ExactArgs(2),
+		Use: "drain region|node|origin|service NAME", Short: "Move traffic away from a region, a node, an origin, or of a service from a region", Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			spec.For = admin.Duration(lasts)
-			return changeDrain(cmd, &n, args, &spec)
+			spec.For, spec.Over = admin.Duration(lasts), admin.Duration(over)
+			return changeDrain(cmd, &n, args, region, &spec)
 		},
 	}
 	n.add(c)
 	c.Flags().DurationVar(&lasts, "for", 0, "undrain by itself after this long (default: until undrained)")
+	c.Flags().DurationVar(&over, "over", 0, "move the clients in a share that grows for this long (default: all at once)")
+	c.Flags().StringVar(&region, "region", "", "the region that a service is drained in")
 	c.Flags().StringVar(&spec.Reason, "reason", "", "why, for the others")
-	c.Flags().BoolVar(&spec.Force, "force", false, "drain even if no other region is left")
+	c.Flags().BoolVar(&spec.Force, "force", false, "drain even if no other region is left, or too little capacity")
 	return c
 }
 
 func undrainCommand() *cobra.Command {
 	var n nodeFlags
+	var region string
 	c := &cobra.Command{
-		Use: "undrain region|node|origin NAME", Short: "End a drain", Args: cobra.ExactArgs(2),
-		RunE: func(cmd *cobra.Command, args []string) error { return changeDrain(cmd, &n, args, nil) },
+		Use: "undrain region|node|origin|service NAME", Short: "End a drain", Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error { return changeDrain(cmd, &n, args, region, nil) },
 	}
 	n.add(c)
+	c.Flags().StringVar(&region, "region", "", "the region that a service is drained in")
 	return c
 }
 
 // changeDrain drains by a spec, or undrains without one.
-func changeDrain(cmd *cobra.Command, n *nodeFlags, args []string, spec *admin.DrainSpec) error {
-	target, err := drainArgs(args)
+func changeDrain(cmd *cobra.Command, n *nodeFlags, args []string, region string, spec *admin.DrainSpec) error {
+	target, err := drainArgs(args, region)
 	if err != nil {
 		return err
 	}

@@ -137,16 +137,29 @@ func printExplanation(w io.Writer, e admin.Explanation) error {
 		place += ", " + e.Client.Country
 	}
 	fmt.Fprintf(w, "%s for %s (%s), service %s\ndecision: %s\n\n", e.URL, who, place, e.Service, e.ModeText)
-	rows := [][]string{{"", "REGION", "STATE", "DISTANCE", "WEIGHT", "WHY"}}
+	rows := [][]string{{"", "REGION", "STATE", "DISTANCE", "LOAD", "WEIGHT", "WHY"}}
 	for _, r := range e.Regions {
 		mark, dist := "  ", "-"
 		if r.Usable {
 			mark = fmt.Sprintf("%d.", r.Rank)
 		}
-		if r.DistanceKM != nil {
+		switch {
+		case r.RTT != nil && r.DistanceSource != "geography":
+			dist = fmt.Sprintf("%.1f ms (%s)", *r.RTT, r.DistanceSource)
+		case r.DistanceKM != nil:
 			dist = fmt.Sprintf("%.0f km (%s)", *r.DistanceKM, r.DistanceSource)
 		}
-		rows = append(rows, []string{mark, r.Region, r.State, dist, fmt.Sprint(r.Weight), r.ReasonText})
+		load, why := "-", r.ReasonText
+		if r.Load != nil {
+			load = fmt.Sprintf("%.0f%%", *r.Load*100)
+		}
+		if r.Moved > 0 && r.Moved < 1 {
+			why += fmt.Sprintf(" (a drain has moved %.0f%% of its clients so far)", r.Moved*100)
+		}
+		if r.Spill > 0 {
+			why += fmt.Sprintf(" (it sends %.1f%% of its clients on)", r.Spill*100)
+		}
+		rows = append(rows, []string{mark, r.Region, r.State, dist, load, fmt.Sprint(r.Weight), why})
 	}
 	if err := table(w, rows...); err != nil {
 		return err

@@ -6,17 +6,20 @@ import "time"
 const (
 	DrainRegion = "region"
 	DrainNode   = "node"
-	DrainOrigin = "origin"
+	// DrainService is a service in one region; the target's name is SERVICE/REGION.
+	DrainService = "service"
+	DrainOrigin  = "origin"
 )
 
 // DrainTarget names what is drained.
 type DrainTarget struct {
-	Kind string `json:"kind" doc:"What is drained." enum:"region,node,origin"`
-	Name string `json:"name" doc:"Its name."`
+	Kind string `json:"kind" doc:"What is drained: a service is in one region." enum:"region,node,origin,service"`
+	Name string `json:"name" doc:"Its name; of a service SERVICE/REGION."`
 }
 
 // DrainSpec is how an operator wants something drained.
 type DrainSpec struct {
+	Over   Duration `json:"over,omitzero" doc:"Move the clients in a share that grows evenly for this long, each once, from 1s to 24h; absent: at once. Not for nodes."`
 	For    Duration `json:"for,omitzero" doc:"Undo the drain by itself after this long, from 1s to 365d; absent: until undrained."`
 	Reason string   `json:"reason,omitempty" doc:"Why, for the others: at most 512 bytes without control characters."`
 	Force  bool     `json:"force,omitempty" doc:"Drain even if what remains can not carry the load."`
@@ -29,6 +32,8 @@ type Drain struct {
 	By      string    `json:"by" doc:"Who set it: the name of a token, or loopback."`
 	Since   time.Time `json:"since" doc:"When it was set."`
 	Expires time.Time `json:"expires,omitzero" doc:"When it ends by itself; absent: never."`
+	Over    Duration  `json:"over,omitzero" doc:"How long the clients take to leave; absent: at once."`
+	Moved   float64   `json:"moved" doc:"Share of the clients moved away by now, 0 to 1."`
 }
 
 // DrainResult is what a change of a drain came to. It is durable on the answering node in any case; nodes in Missing

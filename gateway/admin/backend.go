@@ -16,6 +16,7 @@ type Backend interface {
 	Services
 	Local
 	Drains
+	Weights
 	Purges
 	Breakers
 }
@@ -47,6 +48,15 @@ type Local interface {
 	Certs() []Cert
 	// Ready tells whether the node may take traffic and, when it may not, what it waits for.
 	Ready() (bool, []string)
+}
+
+// Weights are set and reset by operators at run time.
+type Weights interface {
+	// Weights are those in force, sorted by service and region.
+	Weights() []Weight
+	// SetWeight sets a service's weight in a region, or lets the config's hold again when spec is nil. It is refused when
+	// it would leave too little, unless spec forces it.
+	SetWeight(ctx context.Context, service, region string, spec *WeightSpec, by string) (WeightResult, error)
 }
 
 // Drains are set and ended by operators.

@@ -18,6 +18,7 @@ const (
 
 	minDrain    = time.Second
 	maxDrain    = 365 * 24 * time.Hour
+	maxOver     = 24 * time.Hour
 	maxReason   = 512
 	maxPurgeURL = 1000
 )
@@ -31,6 +32,9 @@ func (a *API) setDrain(w http.ResponseWriter, c *call, kind string) (int, any, e
 		return 0, nil, err
 	}
 	target := DrainTarget{Kind: kind, Name: c.PathValue(kind)}
+	if kind == DrainService {
+		target.Name += "/" + c.PathValue("region")
+	}
 	if err := a.checkDrainTarget(target, c.Method == http.MethodPut); err != nil {
 		return 0, nil, err
 	}
@@ -40,7 +44,9 @@ func (a *API) setDrain(w http.ResponseWriter, c *call, kind string) (int, any, e
 		if err != nil {
 			return 0, nil, err
 		}
-		spec = &decoded
+		if spec = &decoded; spec.Over > 0 && kind == DrainNode {
+			return 0, nil, Invalid("over", "a node is drained at once: its region's other nodes are right beside it")
+		}
 	}
 	ctx, cancel := waiting(w, c, wait)
 	defer cancel()
@@ -62,6 +68,12 @@ func (a *API) checkDrainTarget(target DrainTarget, begin bool) error {
 	case DrainNode:
 		for _, n := range a.backend.Nodes() {
 			known = append(known, n.Name)
+		}
+	case DrainService:
+		for _, s := range a.backend.Services() {
+			for _, r := range s.Regions {
+				known = append(known, s.Name+"/"+r.Region)
+			}
 		}
 	}
 	if target.Kind == DrainOrigin {
@@ -98,6 +110,15 @@ func decodeDrain(data []byte) (DrainSpec, error) {
 			}
 			return nil
 		}),
+		stringField("over", func(s string) (err error) {
+			if spec.Over, err = ParseDuration(s); err != nil {
+				return err
+			}
+			if spec.Over.D() < minDrain || spec.Over.D() > maxOver {
+				return fmt.Errorf("%s is out of range; give 1s to 24h, or leave it out to drain at once", spec.Over)
+			}
+			return nil
+		}),
 		stringField("reason", func(s string) error {
 			spec.Reason = s
 			if len(s) > maxReason || strings.ContainsFunc(s, unicode.IsControl) {
@@ -106,7 +127,7 @@ func decodeDrain(data []byte) (DrainSpec, error) {
 			return nil
 		}),
 		boolField("force", &spec.Force),
-	}, later{"over": "a gradual drain is not in this version; leave it out to drain at once"})
+	}, nil)
 	if err != nil {
 		return DrainSpec{}, err
 	}

@@ -133,10 +133,16 @@ func (c *Client) Undrain(ctx context.Context, target DrainTarget, wait time.Dura
 }
 
 func (c *Client) setDrain(ctx context.Context, method string, target DrainTarget, body any, wait time.Duration) (DrainResult, error) {
-	if target.Kind != DrainRegion && target.Kind != DrainNode && target.Kind != DrainOrigin {
-		return DrainResult{}, fmt.Errorf("%q can not be drained; a region, a node or an origin can", target.Kind)
+	path := "/v1/" + target.Kind + "s/" + url.PathEscape(target.Name)
+	switch target.Kind {
+	case DrainRegion, DrainNode, DrainOrigin:
+	case DrainService:
+		service, region, _ := strings.Cut(target.Name, "/")
+		path = "/v1/services/" + url.PathEscape(service) + "/regions/" + url.PathEscape(region)
+	default:
+		return DrainResult{}, fmt.Errorf("%q can not be drained; a region, a node, an origin or a service in a region can", target.Kind)
 	}
-	return send[DrainResult](ctx, c, method, "/v1/"+target.Kind+"s/"+url.PathEscape(target.Name)+"/drain", waitQuery(wait), body)
+	return send[DrainResult](ctx, c, method, path+"/drain", waitQuery(wait), body)
 }
 
 // Purge invalidates cached objects on every node. The node waits up to wait for the others (0: its own default); those

@@ -31,7 +31,11 @@ type ExplainedRegion struct {
 	Reason         string       `json:"reason" doc:"Why it stands where it stands: a closed list of routing."`
 	ReasonText     string       `json:"reason_text" doc:"The reason in words."`
 	DistanceKM     *float64     `json:"distance_km,omitempty" doc:"Distance from the client; absent where either place is unknown."`
-	DistanceSource string       `json:"distance_source" doc:"Where the distance comes from." enum:"none,geography"`
+	DistanceSource string       `json:"distance_source" doc:"Where the distance comes from." enum:"none,peer_rtt,geography,measured_wide,measured"`
+	RTT            *float64     `json:"rtt_ms,omitempty" doc:"Round trip that ranks it, in milliseconds: measured, or what the distance lets expect; absent where nothing is known."`
+	Load           *float64     `json:"load,omitempty" doc:"Its load as a share of its capacity; absent without a capacity."`
+	Moved          float64      `json:"moved,omitempty" doc:"Share of the clients that a gradual drain has moved away from it so far."`
+	Spill          float64      `json:"spill,omitempty" doc:"Share of the clients that it sends on, since it is full."`
 	Weight         int          `json:"weight" doc:"Its weight for the service."`
 	Nodes          List[string] `json:"nodes" doc:"Its nodes that take traffic, sorted."`
 }

@@ -117,6 +117,18 @@ func (f *fakeBackend) Drains() []Drain {
 	return out
 }
 
+func (f *fakeBackend) Weights() []Weight {
+	return []Weight{{Service: "shop", Region: "eu-west", Weight: 5, By: "loopback", Since: noon()}}
+}
+
+func (f *fakeBackend) SetWeight(_ context.Context, service, region string, spec *WeightSpec, by string) (WeightResult, error) {
+	r := WeightResult{Service: service, Region: region, Weight: 1, Applied: []string{"eu-1"}, Missing: []string{}}
+	if spec != nil {
+		r.Weight, r.Set = spec.Weight, true
+	}
+	return r, nil
+}
+
 func (f *fakeBackend) SetDrain(ctx context.Context, target DrainTarget, spec *DrainSpec, by string) (DrainResult, error) {
 	if f.drain != nil {
 		if err := f.drain(ctx); err != nil {

@@ -38,6 +38,9 @@ type (
 	drainList struct {
 		Drains List[Drain] `json:"drains" doc:"The drains in force, sorted by kind and name."`
 	}
+	weightList struct {
+		Weights List[Weight] `json:"weights" doc:"The weights set at run time, sorted by service and region."`
+	}
 	eventList struct {
 		Events List[Event] `json:"events" doc:"The events, oldest first."`
 		Last   uint64      `json:"last" doc:"Give it as since to read on from here."`
@@ -64,6 +67,7 @@ func (a *API) reading() []operation {
 		get("/v1/certs", "listCerts", "This node's certificates", certList{}, func(*call) (any, error) { return certList{a.backend.Certs()}, nil }),
 		get("/v1/config", "getConfig", "Which config runs where", ConfigInfo{}, func(*call) (any, error) { return a.backend.Config(), nil }),
 		get("/v1/drains", "listDrains", "The drains in force", drainList{}, func(*call) (any, error) { return drainList{a.backend.Drains()}, nil }),
+		get("/v1/weights", "listWeights", "The weights set at run time", weightList{}, func(*call) (any, error) { return weightList{a.backend.Weights()}, nil }),
 		get("/v1/breakers", "listBreakers", "Operators' orders on circuit breakers", breakerList{}, func(*call) (any, error) {
 			return breakerList{a.backend.BreakerOrders()}, nil
 		}),
@@ -90,6 +94,14 @@ func (a *API) changingOperations() []operation {
 		drain(http.MethodDelete, "undrainRegion", "End a region's drain", "/v1/regions/{region}/drain", DrainRegion),
 		drain(http.MethodPut, "drainNode", "Move traffic away from a node", "/v1/nodes/{node}/drain", DrainNode),
 		drain(http.MethodDelete, "undrainNode", "End a node's drain", "/v1/nodes/{node}/drain", DrainNode),
+		drain(http.MethodPut, "drainService", "Move a service's traffic away from a region", "/v1/services/{service}/regions/{region}/drain", DrainService),
+		drain(http.MethodDelete, "undrainService", "End a service's drain", "/v1/services/{service}/regions/{region}/drain", DrainService),
+		{method: http.MethodPut, path: "/v1/weights/{service}/{region}", id: "setWeight", summary: "Set a service's weight in a region, in place of the config's",
+			scope: scopeDrain, query: []parameter{timeoutParameter}, body: WeightSpec{}, result: WeightResult{},
+			errors: []int{http.StatusNotFound, http.StatusConflict}, handle: a.setWeight},
+		{method: http.MethodDelete, path: "/v1/weights/{service}/{region}", id: "resetWeight", summary: "Let the config's weight hold again",
+			scope: scopeDrain, query: []parameter{timeoutParameter}, result: WeightResult{},
+			errors: []int{http.StatusNotFound, http.StatusConflict}, handle: a.setWeight},
 		drain(http.MethodPut, "drainOrigin", "Use an origin only when no other is left", "/v1/origins/{origin}/drain", DrainOrigin),
 		drain(http.MethodDelete, "undrainOrigin", "End an origin's drain", "/v1/origins/{origin}/drain", DrainOrigin),
 		{method: http.MethodPost, path: "/v1/purge", id: "purge", summary: "Invalidate cached objects on every node",

@@ -81,7 +81,7 @@ func problemCases() []request {
 		{name: "backend is late", line: "GET /v1/explain?url=late.example"},
 		{name: "body where none is taken", line: "DELETE /v1/regions/eu-west/drain", body: `{"force":true}`},
 		{name: "drain: refused", line: "PUT /v1/regions/us-east/drain"},
-		{name: "drain: over comes later", line: "PUT /v1/regions/eu-west/drain", body: `{"over":"10m","forse":true}`},
+		{name: "drain: over out of range", line: "PUT /v1/regions/eu-west/drain", body: `{"over":"10d","forse":true}`},
 		{name: "drain: wrong kinds", line: "PUT /v1/regions/eu-west/drain", body: `{"for":3600,"reason":["x"],"force":null}`},
 		{name: "drain: unreadable duration", line: "PUT /v1/regions/eu-west/drain", body: `{"for":"an hour"}`},
 		{name: "drain: duration out of range", line: "PUT /v1/regions/eu-west/drain", body: `{"for":"-1h"}`},

@@ -134,9 +134,10 @@ type exchange struct {
 	match routeResult
 
 	// Set by cache, region and pool, for the account.
-	outcome cache.Outcome
-	trail   atomic.Pointer[trail] // a fill may write it after the request has ended
-	refusal *refusal
+	outcome  cache.Outcome
+	received int64                 // bytes of the request's body, and of an upgraded connection's client side
+	trail    atomic.Pointer[trail] // a fill may write it after the request has ended
+	refusal  *refusal
 }
 
 // run leads the request through the phases up to the first "no".
@@ -151,6 +152,9 @@ func (x *exchange) run() *refusal {
 	x.debugHeaders()
 	if x.redirected() {
 		return nil
+	}
+	if no = x.resident(); no != nil {
+		return no
 	}
 	switch {
 	case x.head.method == methodPurge:

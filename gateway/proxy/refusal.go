@@ -31,6 +31,7 @@ const (
 	badGateway       reason = "bad_gateway"
 	clientGone       reason = "client_gone"
 	bodyTooLarge     reason = "body_too_large"
+	residency        reason = "residency"
 	rateLimited      reason = "rate_limited"
 	unauthorised     reason = "unauthorised"
 )
@@ -73,6 +74,7 @@ var answers = map[reason]answer{
 	forbidden:        {http.StatusForbidden, "http_request_denied"},
 	hopLimit:         {http.StatusLoopDetected, "proxy_loop_detected"},
 	noRegion:         {http.StatusServiceUnavailable, "destination_unavailable"},
+	residency:        {http.StatusServiceUnavailable, "http_request_denied"},
 	badGateway:       {http.StatusBadGateway, "proxy_internal_response"},
 	clientGone:       {499, "http_request_error"}, // nginx's number for the log; no client sees it
 	bodyTooLarge:     {http.StatusRequestEntityTooLarge, "http_request_denied"},

@@ -112,7 +112,9 @@ func (x *exchange) elsewhere(from *http.Request, coding string, body *bodyWatch)
 	}
 	key := routing.ClientKey(x.head.client)
 	var buf [maxRegions]routing.Choice
-	d := s.Decide(buf[:0], service, routing.Client{Point: s.Regions[x.p.self].Location, Key: key})
+	d := s.Decide(buf[:0], service, routing.Client{
+		Point: s.Regions[x.p.self].Location, Key: key, Country: routing.CountryOf(x.head.country), Via: x.p.self + 1,
+	})
 	// Panic makes down regions candidates for clients, who have a second address. Here those that are up go first.
 	slices.SortStableFunc(d.Choices[:d.Usable], func(a, b routing.Choice) int { return cmp.Compare(a.State, b.State) })
 	var tr trail

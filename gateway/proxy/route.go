@@ -17,6 +17,7 @@ type service struct {
 	name   string
 	config *configs.Service
 	routes []upstream.RetryPolicy // of each route
+	meters []meter                // of each route
 	gates  []*gatekeeper          // of each route
 }
 
@@ -25,6 +26,7 @@ type routeResult struct {
 	service *service
 	route   *configs.Route
 	policy  upstream.RetryPolicy
+	meter   *meter
 	gate    *gatekeeper
 }
 
@@ -49,6 +51,7 @@ func newHostTable(c *configs.Config) (hostTable, error) {
 			}
 			s.routes, s.gates = append(s.routes, policy), append(s.gates, newGatekeeper(r))
 		}
+		s.meters = make([]meter, len(s.routes))
 		for _, h := range s.config.Hosts {
 			switch {
 			case h == "*":
@@ -109,7 +112,7 @@ func (p *Proxy) route(h headResult) (routeResult, *refusal) {
 			continue
 		}
 		if len(r.Match.Methods) == 0 || slices.Contains(r.Match.Methods, h.method) || h.method == methodPurge {
-			return routeResult{service: s, route: r, policy: s.routes[i], gate: s.gates[i]}, nil
+			return routeResult{service: s, route: r, policy: s.routes[i], meter: &s.meters[i], gate: s.gates[i]}, nil
 		}
 		for _, m := range r.Match.Methods {
 			allow[m] = true

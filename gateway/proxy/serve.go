@@ -27,7 +27,7 @@ func (x *exchange) serveCached() *refusal {
 		in.Header.Set("Accept-Encoding", coding)
 	}
 	body := watchBody(in)
-	defer body.finish(x.hangUp)
+	defer func() { x.received += body.finish(x.hangUp) }()
 	hints := x.w.hints()
 	defer hints.stop()
 	fetch := func(ctx context.Context, r *http.Request) (*http.Response, error) {
@@ -68,7 +68,7 @@ func (x *exchange) servePeer() *refusal {
 		return x.serveTunnel()
 	}
 	body := watchBody(x.in)
-	defer body.finish(x.hangUp)
+	defer func() { x.received += body.finish(x.hangUp) }()
 	hints := x.w.hints()
 	defer hints.stop()
 	ctx := httptrace.WithClientTrace(x.in.Context(), &httptrace.ClientTrace{Got1xxResponse: hints.forward})

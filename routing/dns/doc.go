@@ -8,11 +8,14 @@
 //
 // A name of a zone is, first match wins:
 //
-//	the apex              SOA and NS, and the addresses of a service that has this host
-//	a nameserver          the address of one live node, so that the zone's nameservers are spread over the regions
-//	a host that Steer has the addresses that Steer names, in its order, which is never shuffled
-//	an ancestor of these  nothing, but it exists (RFC 8020): no error, no data
-//	anything else         does not exist: NXDOMAIN
+//	at or below a delegation  a referral: its NS records, glue, and its DS or the proof that there is none
+//	the apex                  SOA, NS and keys, its records, and the addresses of a service that has this host
+//	a nameserver              the address of one live node, so that the zone's nameservers are spread over the regions
+//	a name with records       those; an alias is followed as far as our zones go
+//	a host that Steer has     the addresses that Steer names, in its order, which is never shuffled; HTTPS records
+//	below a wildcard          the wildcard's records, made for the name (RFC 4592)
+//	an ancestor of these      nothing, but it exists (RFC 8020): no error, no data
+//	anything else             does not exist: NXDOMAIN
 //
 // A service host *.x covers every name below x, at any depth, as it does for HTTP requests. That is more than a wildcard
 // in a zone file covers (RFC 4592 stops it at names that exist), so that a name that would be served is never denied.
@@ -30,7 +33,15 @@
 //	RFC 8482         ANY gets a HINFO record
 //	RFC 9619         exactly one question
 //
-// There is no DNSSEC, no zone transfer, no NOTIFY and no UPDATE: the zones come from the config and every node has them.
+//	RFC 4033-4035    signatures made while asked for, ECDSA P-256 (RFC 6605), and remembered; each node has the keys
+//	RFC 9824         denial by one NSEC record that is made for the question
+//	RFC 7344         CDS and CDNSKEY of the keys that sign
+//	RFC 7873, 9018   cookies: who shows one is spared the response rate
+//	RFC 5001         NSID: the node's name
+//	RFC 5936         AXFR of the fixed records to listed secondaries, without steered names and signatures
+//	RFC 9460         HTTPS records
+//
+// There is no NOTIFY and no UPDATE: the zones come from the config and every node has them.
 //
 // # The wire
 //

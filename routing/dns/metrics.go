@@ -13,6 +13,7 @@ type Metrics struct {
 	droppedMalformed, droppedResponse, droppedRate, droppedOversize prometheus.Counter
 	droppedTCPLimit, droppedTCPClient, droppedWrite                 prometheus.Counter
 	truncatedSize, truncatedRate                                    prometheus.Counter
+	signatures, transfers                                           prometheus.Counter
 	tcpConnections                                                  prometheus.Gauge
 }
 
@@ -41,6 +42,14 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		droppedWrite:     dropped.WithLabelValues("write"),
 		truncatedSize:    truncated.WithLabelValues("size"),
 		truncatedRate:    truncated.WithLabelValues("rate"),
+		signatures: f.NewCounter(prometheus.CounterOpts{
+			Name: "landfall_dns_signatures_total",
+			Help: "DNSSEC signatures made; those that are remembered are not counted.",
+		}),
+		transfers: f.NewCounter(prometheus.CounterOpts{
+			Name: "landfall_dns_transfers_total",
+			Help: "Zone transfers (AXFR) sent.",
+		}),
 		tcpConnections: f.NewGauge(prometheus.GaugeOpts{
 			Name: "landfall_dns_tcp_connections",
 			Help: "Open DNS connections over TCP.",
@@ -76,8 +85,11 @@ func typeLabel(t uint16) string {
 }
 
 func rcodeLabel(rcode int) string {
-	if rcode == mdns.RcodeBadVers {
+	switch rcode {
+	case mdns.RcodeBadVers:
 		return "BADVERS" // the library calls 16 BADSIG, which it is in TSIG records
+	case mdns.RcodeBadCookie:
+		return "BADCOOKIE"
 	}
 	return mdns.RcodeToString[rcode]
 }

@@ -26,6 +26,12 @@ const (
 	flagCD = 1 << 4
 )
 
+// Flags of an OPT record, in its TTL (RFC 3225, RFC 9824 §9).
+const (
+	flagDO = 1 << 15
+	flagCO = 1 << 14
+)
+
 // query is one query, taken apart.
 type query struct {
 	id       uint16
@@ -39,9 +45,21 @@ type query struct {
 	size    int // UDP bytes that the client takes
 	version uint8
 	do      bool
-	subnet  subnet
+	// compactOK: the client tells a proof that a name has no records from one that it does not exist (RFC 9824 §5).
+	compactOK bool
+	subnet    subnet
+	cookie    []byte // the COOKIE option's data, of a valid size; nil without
+	// Its server part is ours; and so young that it need not be made anew.
+	cookieValid, cookieFresh bool
+	nsid                     bool // the client asks for the server's name (RFC 5001)
 
 	tcp bool
+}
+
+// reset makes q a query that nothing is known of. The name's bytes may stay: its length says how many count.
+func (q *query) reset(tcp bool) {
+	q.name.length, q.name.nLabels = 0, 0
+	*q = query{name: q.name, tcp: tcp}
 }
 
 func (q *query) opcode() int { return int(q.flags>>11) & 0xF }
@@ -69,18 +87,22 @@ func (q *query) parse(msg []byte) int {
 }
 
 func (q *query) parseBody(msg []byte, counts [4]uint16) bool {
-	if counts[0] != 1 { // RFC 9619 §4
+	off := headerSize
+	switch counts[0] {
+	case 0: // only to get a cookie (RFC 7873 §5.4), or nothing that RFC 9619 §4 allows
+	case 1:
+		used, err := q.name.parse(msg[headerSize:])
+		off += used
+		if err != nil || off+4 > len(msg) {
+			return false
+		}
+		q.qtype = binary.BigEndian.Uint16(msg[off:])
+		q.qclass = binary.BigEndian.Uint16(msg[off+2:])
+		off += 4
+		q.question = msg[headerSize:off]
+	default:
 		return false
 	}
-	used, err := q.name.parse(msg[headerSize:])
-	off := headerSize + used
-	if err != nil || off+4 > len(msg) {
-		return false
-	}
-	q.qtype = binary.BigEndian.Uint16(msg[off:])
-	q.qclass = binary.BigEndian.Uint16(msg[off+2:])
-	off += 4
-	q.question = msg[headerSize:off]
 
 	// An IXFR query has a record in its authority section (RFC 1995 §3); no other has one in either.
 	authority := int(counts[2])
@@ -99,7 +121,7 @@ func (q *query) parseBody(msg []byte, counts [4]uint16) bool {
 		}
 		off = next
 	}
-	return off == len(msg)
+	return off == len(msg) && (q.question != nil || q.cookie != nil)
 }
 
 // record is a record of a query, as far as it matters.
@@ -159,7 +181,8 @@ func (q *query) parseOPT(r record) bool {
 	q.edns = true
 	q.size = min(max(int(r.class), minUDP), maxUDP) // §6.2.3: less than 512 means 512
 	q.version = uint8(r.ttl >> 16)
-	q.do = r.ttl&(1<<15) != 0
+	q.do = r.ttl&flagDO != 0
+	q.compactOK = q.do && r.ttl&flagCO != 0
 	if q.version > 0 {
 		return true // its options may look different
 	}
@@ -172,14 +195,32 @@ func (q *query) parseOPT(r record) bool {
 		if size > len(b) {
 			return false
 		}
-		if code == mdns.EDNS0SUBNET {
-			s, ok := parseSubnet(b[:size])
-			if !ok || q.subnet.present() {
-				return false
-			}
-			q.subnet = s
+		if !q.parseOption(code, b[:size]) {
+			return false
 		}
 		b = b[size:]
+	}
+	return true
+}
+
+// parseOption reads one option. Those that are not known are skipped (RFC 6891 §6.1.2).
+func (q *query) parseOption(code uint16, data []byte) bool {
+	switch code {
+	case mdns.EDNS0SUBNET:
+		s, ok := parseSubnet(data)
+		if !ok || q.subnet.present() {
+			return false
+		}
+		q.subnet = s
+	case mdns.EDNS0COOKIE:
+		if !validCookieSize(len(data)) {
+			return false // RFC 7873 §5.2.2
+		}
+		if q.cookie == nil { // only the first counts (§5.2)
+			q.cookie = data
+		}
+	case mdns.EDNS0NSID:
+		q.nsid = true
 	}
 	return true
 }

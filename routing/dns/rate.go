@@ -23,17 +23,20 @@ const (
 // rateLimit bounds the answers to each network. A slot holds one number, the time at which the answers given so far
 // would have been due at the full rate (the generic cell rate algorithm), so the table never grows and takes no lock.
 type rateLimit struct {
-	seed     maphash.Seed
-	interval int64 // nanoseconds between answers at the full rate
-	burst    int64 // nanoseconds that a slot may run ahead: one second's answers
-	now      func() time.Time
-	start    time.Time
-	refused  atomic.Uint64
-	slots    [rateSlots]atomic.Int64
+	perSecond int
+	slip      int
+	seed      maphash.Seed
+	interval  int64 // nanoseconds between answers at the full rate
+	burst     int64 // nanoseconds that a slot may run ahead: one second's answers
+	now       func() time.Time
+	start     time.Time
+	refused   atomic.Uint64
+	slots     [rateSlots]atomic.Int64
 }
 
-func newRateLimit(perSecond int, now func() time.Time) *rateLimit {
+func newRateLimit(perSecond, slip int, now func() time.Time) *rateLimit {
 	return &rateLimit{
+		perSecond: perSecond, slip: slip,
 		seed: maphash.MakeSeed(), interval: max(int64(time.Second)/int64(perSecond), 1), burst: int64(time.Second),
 		now: now, start: now(),
 	}
@@ -53,7 +56,7 @@ func (l *rateLimit) take(a netip.Addr) verdict {
 			ahead = 0
 		}
 		if ahead > l.burst {
-			if l.refused.Add(1)%2 == 0 {
+			if l.slip > 0 && l.refused.Add(1)%uint64(l.slip) == 0 {
 				return slip
 			}
 			return drop

@@ -3,18 +3,25 @@ package dns
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"runtime"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
+
+	mdns "github.com/miekg/dns"
 )
 
 // Defaults of Options.
 const (
 	DefaultMaxTCP       = 512
 	DefaultResponseRate = 2000
+	DefaultSlip         = 2
+
+	maxNSID = 128 // bytes
 )
 
 // Options is what a Server is made of. Steer is required.
@@ -35,13 +42,17 @@ type Options struct {
 	// MaxTCPPerClient bounds the TCP connections of one client (IPv4 address or IPv6 /64). 0: an eighth of MaxTCP.
 	MaxTCPPerClient int
 	// ResponseRate bounds UDP answers per second towards one network (IPv4 /24, IPv6 /56), so that queries with a forged
-	// source can't be aimed at somebody. Past it every other answer is truncated, which sends real clients to TCP, and
-	// the rest is dropped. Loopback is exempt. 0: DefaultResponseRate; negative: no bound.
+	// source can't be aimed at somebody. Past it some answers are truncated, which sends real clients to TCP, and the
+	// rest are dropped. Loopback and who shows a cookie of ours are exempt. 0: DefaultResponseRate; negative: no bound.
 	ResponseRate int
+
+	Slip int // past ResponseRate, one answer in Slip is truncated; 1: all, 0: DefaultSlip, negative: none
+
+	NSID string // what a client that asks for the server's name gets (RFC 5001), at most 128 bytes; empty: nothing
 
 	Logger  *slog.Logger     // nil: silent
 	Metrics *Metrics         // nil: not counted anywhere
-	Now     func() time.Time // the clock of the response rate; nil: time.Now
+	Now     func() time.Time // the clock of rates, cookies and signatures; nil: time.Now
 }
 
 // Server answers queries. All methods are safe for concurrent use.
@@ -52,9 +63,22 @@ type Server struct {
 	serial  func() uint32
 	workers int
 	conns   *connLimit
-	rate    *rateLimit // nil: no bound
+	rate    atomic.Pointer[rateLimit] // nil: no bound
 	log     *slog.Logger
 	metrics *Metrics
+	now     func() time.Time
+	nsid    []byte
+
+	cookies    cookies
+	signatures *signatures
+	work       sync.Pool // of *work
+}
+
+// work is the room that one query needs, used again and again.
+type work struct {
+	q                 query
+	r                 reply
+	answer, authority [2]set
 }
 
 // New makes a Server; nothing runs until Serve. The error names the zone and what is wrong with it.
@@ -66,7 +90,17 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{steer: o.Steer, glue: o.Glue, serial: o.Serial, log: o.Logger, metrics: o.Metrics}
+	if len(o.NSID) > maxNSID {
+		return nil, fmt.Errorf("dns: Options.NSID has %d bytes, at most %d", len(o.NSID), maxNSID)
+	}
+	s := &Server{
+		steer: o.Steer, glue: o.Glue, serial: o.Serial, log: o.Logger, metrics: o.Metrics, now: o.Now, nsid: []byte(o.NSID),
+		cookies: newCookies(), signatures: newSignatures(),
+	}
+	s.work.New = func() any { return new(work) }
+	if s.now == nil {
+		s.now = time.Now
+	}
 	s.config.Store(cfg)
 	if s.glue == nil {
 		s.glue = func() []netip.Addr { return nil }
@@ -90,17 +124,25 @@ func New(o Options) (*Server, error) {
 		o.MaxTCPPerClient = max(o.MaxTCP/8, 1)
 	}
 	s.conns = &connLimit{max: o.MaxTCP, perClient: o.MaxTCPPerClient, byClient: map[netip.Addr]int{}}
-	if o.ResponseRate == 0 {
-		o.ResponseRate = DefaultResponseRate
-	}
-	if o.ResponseRate > 0 {
-		now := o.Now
-		if now == nil {
-			now = time.Now
-		}
-		s.rate = newRateLimit(o.ResponseRate, now)
-	}
+	s.SetRate(o.ResponseRate, o.Slip)
 	return s, nil
+}
+
+// SetRate replaces the response rate and its slip; see Options.
+func (s *Server) SetRate(perSecond, slip int) {
+	if perSecond == 0 {
+		perSecond = DefaultResponseRate
+	}
+	if slip == 0 {
+		slip = DefaultSlip
+	}
+	old := s.rate.Load()
+	switch {
+	case perSecond < 0:
+		s.rate.Store(nil)
+	case old == nil || old.perSecond != perSecond || old.slip != slip:
+		s.rate.Store(newRateLimit(perSecond, slip, s.now))
+	}
 }
 
 // SetConfig replaces the zones and the number of addresses in an answer (0: 2). Queries see either the old or the new
@@ -143,26 +185,45 @@ func (s *Server) Respond(dst, msg []byte, from netip.AddrPort, tcp bool) []byte 
 		return nil
 	}
 	resolver := from.Addr().Unmap().WithZone("")
-	verdict := pass
-	if !tcp && s.rate != nil {
-		verdict = s.rate.take(resolver)
-	}
+	w := s.work.Get().(*work)
+	defer s.work.Put(w)
+	q, r := &w.q, &w.r
+	q.reset(tcp)
+	*r = reply{rcode: q.parse(msg), refused: true, answer: w.answer[:0], authority: w.authority[:0]}
+	verdict := s.admitQuery(q, resolver)
 	if verdict == drop {
 		s.metrics.droppedRate.Inc()
 		return nil
 	}
-	q := query{tcp: tcp}
-	var r reply
-	if r.rcode = q.parse(msg); r.rcode == 0 {
-		r = s.answer(s.config.Load(), &q, resolver)
+	switch {
+	case r.rcode != mdns.RcodeSuccess || q.question == nil:
+	case verdict == slip && q.cookie != nil:
+		// A client with cookies need not come by TCP: it shows next time that the address is its own (RFC 7873 §5.2.3).
+		r.rcode, verdict = mdns.RcodeBadCookie, pass
+	default:
+		s.answer(s.config.Load(), q, resolver, r)
 	}
 	if verdict == slip {
-		if r.kind == kindRefusal { // TCP would bring nothing
+		if r.refused { // TCP would bring nothing
 			s.metrics.droppedRate.Inc()
 			return nil
 		}
 		s.metrics.truncatedRate.Inc()
 	}
-	s.metrics.count(&q, &r)
-	return s.write(dst, &q, &r, verdict == slip)
+	s.metrics.count(q, r)
+	return s.write(dst, q, r, resolver, verdict == slip)
+}
+
+// admitQuery charges an answer to the client's network. Over TCP, or with a cookie of ours, the address is not forged.
+func (s *Server) admitQuery(q *query, resolver netip.Addr) verdict {
+	rate := s.rate.Load()
+	if q.cookie != nil {
+		if q.cookieValid, q.cookieFresh = s.cookies.check(q.cookie, resolver, s.now()); q.cookieValid {
+			return pass
+		}
+	}
+	if q.tcp || rate == nil {
+		return pass
+	}
+	return rate.take(resolver)
 }

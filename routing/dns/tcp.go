@@ -127,6 +127,21 @@ func (s *Server) serveConn(ctx context.Context, conn net.Conn, from netip.AddrPo
 		if !ok {
 			break
 		}
+		var asked query
+		asked.tcp = true
+		if z := s.transferOf(&asked, msg, from.Addr()); z != nil {
+			_ = conn.SetWriteDeadline(time.Now().Add(tcpWrite))
+			_, err := conn.Write(out) // in the order of the queries
+			if err == nil {
+				err = s.transfer(conn, &asked, z)
+			}
+			if _, discard := r.Discard(2 + len(msg)); err != nil || discard != nil {
+				s.metrics.droppedWrite.Inc()
+				return
+			}
+			out = out[:0]
+			continue
+		}
 		at := len(out)
 		res := s.Respond(append(out, 0, 0), msg, from, true)
 		if _, err := r.Discard(2 + len(msg)); res == nil || err != nil {

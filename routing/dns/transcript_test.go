@@ -17,7 +17,8 @@ import (
 
 var update = flag.Bool("update", false, "write the answers in testdata/*.txt anew")
 
-// TestTranscripts holds the answers against testdata/*.txt, a file for each RFC. A line with > is a query; what follows
+// TestTranscripts holds the answers against testdata/*.txt, a file for each RFC; those of rich-*.txt ask a zone
+// with records of its own. A line with > is a query; what follows
 // is the answer to it, as the library reads it. Lines with # say which rule is at stake.
 //
 // A query is a type, a name, and options: tcp, from=ADDR, id=N, class=C, opcode=N, flags=HEX, edns[=SIZE], do,
@@ -29,7 +30,11 @@ func TestTranscripts(t *testing.T) {
 	}
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
-			s := mustNew(t, testOptions())
+			o := testOptions()
+			if strings.HasPrefix(filepath.Base(file), "rich-") {
+				o = richOptions(t)
+			}
+			s := mustNew(t, o)
 			want, err := os.ReadFile(file)
 			if err != nil {
 				t.Fatal(err)
@@ -94,7 +99,14 @@ func exchange(t testing.TB, s *Server, line string) string {
 			if opt, ok := rr.(*mdns.OPT); ok {
 				fmt.Fprintf(&b, "  edns       size=%d version=%d do=%t", opt.UDPSize(), opt.Version(), opt.Do())
 				for _, o := range opt.Option {
-					fmt.Fprintf(&b, " subnet=%s", o)
+					switch o := o.(type) {
+					case *mdns.EDNS0_SUBNET:
+						fmt.Fprintf(&b, " subnet=%s", o)
+					case *mdns.EDNS0_COOKIE:
+						fmt.Fprintf(&b, " cookie=%s+%d", o.Cookie[:16], len(o.Cookie)/2-8) // ours is made of a secret
+					default:
+						fmt.Fprintf(&b, " option=%d:%s", o.Option(), o)
+					}
 				}
 				b.WriteString("\n")
 				continue

@@ -25,38 +25,42 @@ type writer struct {
 	base   int // where the message begins
 	zone   *zone
 	apexAt int // offset in the message where the zone's apex is written out: in the question
+	asked  *name
+	serial uint32
 }
 
 // write appends the answer to q that r describes. truncate leaves the records out and sets TC.
-func (s *Server) write(dst []byte, q *query, r *reply, truncate bool) []byte {
-	w := writer{buf: dst, base: len(dst), zone: r.zone, apexAt: headerSize + r.apexAt}
+func (s *Server) write(dst []byte, q *query, r *reply, from netip.Addr, truncate bool) []byte {
+	w := writer{buf: dst, base: len(dst), zone: r.zone, apexAt: headerSize + r.apexAt, asked: &q.name, serial: r.serial}
 	flags := flagQR | q.flags&(0xF<<11|flagRD|flagCD) | uint16(r.rcode&0xF)
-	if r.zone != nil {
+	if r.zone != nil && !r.referral {
 		flags |= flagAA
 	}
 	w.buf = append(w.buf, make([]byte, headerSize)...)
 	w.buf = append(w.buf, q.question...)
 
-	limit := w.base + q.limit() - optSize(q)
+	limit := w.base + q.limit() - s.optSize(q)
 	mark, counts := len(w.buf), [4]uint16{}
 	if q.question != nil {
 		counts[0] = 1
 	}
 	if !truncate {
-		counts[1], counts[2] = s.writeRecords(&w, r)
-		if truncate = len(w.buf) > limit; !truncate && r.kind == kindNS {
-			counts[3] = w.glue(s.glue(), limit)
-		} else if truncate {
+		counts[1] = s.writeSets(&w, q, r.answer)
+		counts[2] = s.writeSets(&w, q, r.authority)
+		if truncate = len(w.buf) > limit; !truncate {
+			counts[3], truncate = s.writeGlue(&w, r, limit)
+		}
+		if truncate {
 			s.metrics.truncatedSize.Inc()
 		}
 	}
 	if truncate {
 		w.buf = w.buf[:mark]
 		flags |= flagTC
-		counts[1], counts[2] = 0, 0
+		counts[1], counts[2], counts[3] = 0, 0, 0
 	}
 	if q.edns {
-		w.opt(q, r)
+		s.opt(&w, q, r, from)
 		counts[3]++
 	}
 	head := w.buf[w.base:]
@@ -68,41 +72,62 @@ func (s *Server) write(dst []byte, q *query, r *reply, truncate bool) []byte {
 	return w.buf
 }
 
-// writeRecords writes the records without which the answer would be wrong. It returns how many went into the answer and
-// the authority section.
-func (s *Server) writeRecords(w *writer, r *reply) (answer, authority uint16) {
-	switch r.kind {
-	case kindAddrs:
-		for _, a := range r.addrs {
-			w.owner(headerSize)
-			w.address(a)
+// writeSets writes the records without which the answer would be wrong, each set with its signatures where the client
+// wants them and the zone has them; a delegation is not ours to sign. It returns how many records there are.
+func (s *Server) writeSets(w *writer, q *query, sets []set) (records uint16) {
+	for i := range sets {
+		st := &sets[i]
+		records += w.set(st)
+		if q.do && st.zone.keys != nil && (st.rtype != mdns.TypeNS || st.owner.length == st.zone.apex.length) {
+			records += s.sign(w, st)
 		}
-		return uint16(len(r.addrs)), 0
-	case kindNS:
-		for i := range r.zone.nameservers {
-			w.owner(headerSize)
-			w.head(mdns.TypeNS, r.zone.ttl)
-			w.sized(func() { w.name(&r.zone.nameservers[i]) })
-		}
-		return uint16(len(r.zone.nameservers)), 0
-	case kindSOA:
-		w.soa(r.zone.ttl, s.serial())
-		return 1, 0
-	case kindAny:
-		w.owner(headerSize)
-		w.head(mdns.TypeHINFO, r.zone.ttl)
-		w.sized(func() { w.buf = append(w.buf, "\x07RFC8482\x00"...) }) // RFC 8482 §4.2
-		return 1, 0
-	case kindNegative:
-		// The SOA's own TTL is the negative one here, as RFC 2308 §3 wants.
-		w.soa(r.zone.negTTL, s.serial())
-		return 0, 1
 	}
-	return 0, 0
+	return records
 }
 
-// owner writes an owner that stands at offset at of the message already.
-func (w *writer) owner(at int) { w.u16(pointer | uint16(at)) }
+// set writes a set's records and returns how many.
+func (w *writer) set(st *set) (records uint16) {
+	switch {
+	case st.addrs != nil:
+		for _, a := range st.addrs {
+			w.owner(st.owner)
+			w.address(a, st.ttl)
+		}
+		return uint16(len(st.addrs))
+	case st.fixed != nil:
+		for i, data := range st.fixed.data {
+			w.owner(st.owner)
+			w.head(st.rtype, st.ttl)
+			if st.fixed.targets != nil {
+				w.sized(func() { w.name(&st.fixed.targets[i]) })
+				continue
+			}
+			w.u16(uint16(len(data)))
+			w.buf = append(w.buf, data...)
+		}
+		return uint16(len(st.fixed.data))
+	case st.rtype == mdns.TypeSOA:
+		w.soa(st)
+	default:
+		w.owner(st.owner)
+		w.head(st.rtype, st.ttl)
+		w.u16(uint16(len(st.data)))
+		w.buf = append(w.buf, st.data...)
+	}
+	return 1
+}
+
+// owner writes a record's owner: most often the question's name, which stands behind the header.
+func (w *writer) owner(n *name) {
+	if n == w.asked {
+		w.pointer(headerSize)
+		return
+	}
+	w.name(n)
+}
+
+// pointer refers to a name that stands at offset at of the message.
+func (w *writer) pointer(at int) { w.u16(pointer | uint16(at)) }
 
 func (w *writer) u16(v uint16) { w.buf = binary.BigEndian.AppendUint16(w.buf, v) }
 func (w *writer) u32(v uint32) { w.buf = binary.BigEndian.AppendUint32(w.buf, v) }
@@ -123,16 +148,16 @@ func (w *writer) sized(body func()) {
 }
 
 // address writes an A or AAAA record after its owner.
-func (w *writer) address(a netip.Addr) {
+func (w *writer) address(a netip.Addr, ttl uint32) {
 	if a.Is4() || a.Is4In6() {
 		b := a.As4()
-		w.head(mdns.TypeA, w.zone.ttl)
+		w.head(mdns.TypeA, ttl)
 		w.u16(4)
 		w.buf = append(w.buf, b[:]...)
 		return
 	}
 	b := a.As16()
-	w.head(mdns.TypeAAAA, w.zone.ttl)
+	w.head(mdns.TypeAAAA, ttl)
 	w.u16(16)
 	w.buf = append(w.buf, b[:]...)
 }
@@ -142,30 +167,55 @@ func (w *writer) name(n *name) {
 	apex := &w.zone.apex
 	if i := n.nLabels - apex.nLabels; i >= 0 && bytes.Equal(n.suffix(i), apex.bytes()) {
 		w.buf = append(w.buf, n.wire[:n.length-apex.length]...)
-		w.owner(w.apexAt)
+		w.pointer(w.apexAt)
 		return
 	}
 	w.buf = append(w.buf, n.bytes()...)
 }
 
-// soa writes the zone's SOA record. Its minimum is the negative TTL (RFC 2308 §4).
-func (w *writer) soa(ttl, serial uint32) {
-	w.owner(w.apexAt)
-	w.head(mdns.TypeSOA, ttl)
+// soa writes a zone's SOA record. Its minimum is the negative TTL (RFC 2308 §4).
+func (w *writer) soa(st *set) {
+	w.owner(st.owner)
+	w.head(mdns.TypeSOA, st.ttl)
 	w.sized(func() {
-		w.name(&w.zone.nameservers[0])
-		w.name(&w.zone.mailbox)
-		w.u32(serial)
-		w.u32(soaRefresh)
-		w.u32(soaRetry)
-		w.u32(soaExpire)
-		w.u32(w.zone.negTTL)
+		w.name(&st.zone.nameservers[0])
+		w.name(&st.zone.mailbox)
+		w.buf = appendSOATimers(w.buf, st.zone, w.serial)
 	})
 }
 
-// glue writes the addresses of those of the zone's nameservers that lie in the zone, as far as they fit under limit: the
-// NS records are the answer, the glue saves a question. It returns the number of records.
-func (w *writer) glue(addrs []netip.Addr, limit int) (records uint16) {
+func appendSOATimers(dst []byte, z *zone, serial uint32) []byte {
+	for _, v := range [...]uint32{serial, soaRefresh, soaRetry, soaExpire, z.negTTL} {
+		dst = binary.BigEndian.AppendUint32(dst, v)
+	}
+	return dst
+}
+
+// writeGlue writes the addresses of the name servers that the answer names. Behind the zone's own NS records they save a
+// question, and go as far as there is room. In a referral there is no other way to learn them: cut tells that they did
+// not fit (RFC 9471 §3.1).
+func (s *Server) writeGlue(w *writer, r *reply, limit int) (records uint16, cut bool) {
+	if len(r.answer) > 0 && r.answer[0].fixed == &r.zone.ns {
+		return w.ownGlue(s.glue(), limit), false
+	}
+	if !r.referral {
+		return 0, false
+	}
+	st := &r.authority[0]
+	for i := range st.fixed.targets {
+		target := &st.fixed.targets[i]
+		e := st.zone.names[string(target.bytes())]
+		for _, rtype := range []uint16{mdns.TypeA, mdns.TypeAAAA} {
+			if rrs := e.set(rtype); rrs != nil {
+				records += w.set(&set{owner: target, zone: st.zone, rtype: rtype, ttl: rrs.ttl, fixed: rrs})
+			}
+		}
+	}
+	return records, len(w.buf) > limit
+}
+
+// ownGlue writes the addresses of those of the zone's nameservers that lie in the zone, as far as they fit under limit.
+func (w *writer) ownGlue(addrs []netip.Addr, limit int) (records uint16) {
 	for i := range w.zone.nameservers {
 		e := w.zone.names[string(w.zone.nameservers[i].bytes())]
 		if e == nil || e.nameserver < 0 {
@@ -178,7 +228,7 @@ func (w *writer) glue(addrs []netip.Addr, limit int) (records uint16) {
 			}
 			mark := len(w.buf)
 			w.name(&w.zone.nameservers[i])
-			w.address(a)
+			w.address(a, w.zone.ttl)
 			if len(w.buf) > limit {
 				w.buf = w.buf[:mark]
 				return records
@@ -189,30 +239,56 @@ func (w *writer) glue(addrs []netip.Addr, limit int) (records uint16) {
 	return records
 }
 
-// optSize is the length of the OPT record that the answer to q needs.
-func optSize(q *query) int {
+// optSize is the length of the OPT record that the answer to q needs, at most.
+func (s *Server) optSize(q *query) int {
 	if !q.edns {
 		return 0
 	}
-	if !q.subnet.present() {
-		return 11
+	size := 11
+	if q.subnet.present() {
+		size += 4 + len(q.subnet.raw)
 	}
-	return 11 + 4 + len(q.subnet.raw)
+	if q.cookie != nil {
+		size += 4 + clientCookie + serverCookie
+	}
+	if q.nsid && len(s.nsid) > 0 {
+		size += 4 + len(s.nsid)
+	}
+	return size
 }
 
-// opt writes the OPT record (RFC 6891 §6.1.2): our own size, version 0, and DO as it came (RFC 3225 §3).
-func (w *writer) opt(q *query, r *reply) {
+// opt writes the OPT record (RFC 6891 §6.1.2): our own size, version 0, and DO and CO as they came (RFC 3225 §3,
+// RFC 9824 §5.1).
+func (s *Server) opt(w *writer, q *query, r *reply, from netip.Addr) {
 	w.buf = append(w.buf, 0)
 	w.u16(mdns.TypeOPT)
 	w.u16(maxUDP)
 	ttl := uint32(r.rcode>>4) << 24
 	if q.do {
-		ttl |= 1 << 15
+		ttl |= flagDO
+	}
+	if q.compactOK {
+		ttl |= flagCO
 	}
 	w.u32(ttl)
 	w.sized(func() {
 		if q.subnet.present() {
 			w.buf = appendSubnet(w.buf, &q.subnet, r.scope)
+		}
+		if q.cookie != nil {
+			w.u16(mdns.EDNS0COOKIE)
+			w.u16(clientCookie + serverCookie)
+			if q.cookieFresh {
+				w.buf = append(w.buf, q.cookie...)
+			} else {
+				w.buf = append(w.buf, q.cookie[:clientCookie]...)
+				w.buf = s.cookies.make(w.buf, q.cookie, from, uint32(s.now().Unix()))
+			}
+		}
+		if q.nsid && len(s.nsid) > 0 {
+			w.u16(mdns.EDNS0NSID)
+			w.u16(uint16(len(s.nsid)))
+			w.buf = append(w.buf, s.nsid...)
 		}
 	})
 }

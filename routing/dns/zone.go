@@ -5,8 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/netip"
 	"strings"
 	"time"
+
+	mdns "github.com/miekg/dns"
+
+	"landfall/configs"
 )
 
 const (
@@ -29,6 +34,11 @@ type Zone struct {
 	// host), which nobody else knows: without them such a name is denied, and resolvers may take that for everything
 	// below it (RFC 8020).
 	Hosts []string
+
+	Records     []configs.Record // what else the zone holds
+	HTTPS       *HTTPS           // HTTPS records of the services' hosts; nil: none
+	Keys        []*Key           // signs the zone; empty: unsigned
+	Secondaries []netip.Prefix   // who may copy Records by AXFR
 }
 
 // config is what a Server answers from. It is immutable; SetConfig swaps it.
@@ -44,13 +54,21 @@ type zone struct {
 	ttl, negTTL uint32 // seconds
 	nameservers []name
 	mailbox     name
+	ns          rrset
+	top         entry             // the apex
 	names       map[string]*entry // what exists below the apex, wire form; not what Steer alone knows
+	delegates   bool              // there are delegations
+	wildcards   bool              // there are wildcards among the records
+	https       *HTTPS
+	keys        []*Key
+	secondaries []netip.Prefix
 }
 
 // entry is a name that exists below an apex.
 type entry struct {
 	host       string // as a hostname; empty when it can't be one
 	nameserver int    // which nameserver of its zone it is, or -1
+	sets       []rrset
 }
 
 // find returns the zone that answers for n, or nil, and the label of n where the zone's apex begins. Labels before skip
@@ -105,8 +123,49 @@ func compile(zones []Zone, answers int) (*config, error) {
 			}
 			c.add(&n, 0, -1)
 		}
+		if err := c.records(z, zones[i].Records); err != nil {
+			return nil, fmt.Errorf("dns zone %q: %w", zones[i].Name, err)
+		}
 	}
 	return c, nil
+}
+
+// records puts a zone's records at their names.
+func (c *config) records(z *zone, records []configs.Record) error {
+	for _, r := range records {
+		owner, err := parseName(r.Owner)
+		if err != nil {
+			return fmt.Errorf("record %w", err)
+		}
+		if in, _ := c.find(&owner, 0); in != z {
+			if in == nil {
+				return fmt.Errorf("record of %s lies outside of the zone", r.Owner)
+			}
+			return fmt.Errorf("record of %s lies in the zone %s, which is served here too: write it there", r.Owner, in.label)
+		}
+		c.add(&owner, 0, -1)
+		e := z.names[string(owner.bytes())]
+		if bytes.Equal(owner.bytes(), z.apex.bytes()) {
+			e = &z.top
+		}
+		if err := e.record(r); err != nil {
+			return fmt.Errorf("record of %s: %w", r.Owner, err)
+		}
+		z.delegates = z.delegates || r.Type == mdns.TypeNS
+		z.wildcards = z.wildcards || strings.HasPrefix(r.Owner, "*.")
+	}
+	return nil
+}
+
+// record adds one record to a name. Records of a set have one TTL (RFC 2181 §5.2): the least that is given.
+func (e *entry) record(r configs.Record) error {
+	rrs := e.set(r.Type)
+	if rrs == nil {
+		e.sets = append(e.sets, rrset{rtype: r.Type, ttl: r.TTL})
+		rrs = &e.sets[len(e.sets)-1]
+	}
+	rrs.ttl = min(rrs.ttl, r.TTL)
+	return rrs.add(r.Data)
 }
 
 // add makes n, and the names between it and the apex of its zone, exist. Labels before skip can't begin that apex.
@@ -146,7 +205,10 @@ func compileZone(cfg *Zone) (*zone, error) {
 	if !ok {
 		return nil, errors.New("a zone's name has letters, digits, - and _ only")
 	}
-	z := &zone{label: string(host), apex: apex, names: map[string]*entry{}}
+	z := &zone{
+		label: string(host), apex: apex, names: map[string]*entry{}, top: entry{host: string(host), nameserver: -1},
+		https: cfg.HTTPS, keys: cfg.Keys, secondaries: cfg.Secondaries,
+	}
 	if z.ttl, err = seconds(cfg.TTL); err != nil {
 		return nil, fmt.Errorf("ttl: %w", err)
 	}
@@ -170,6 +232,12 @@ func compileZone(cfg *Zone) (*zone, error) {
 			}
 		}
 		z.nameservers = append(z.nameservers, ns)
+	}
+	z.ns = rrset{rtype: mdns.TypeNS, ttl: z.ttl}
+	for i := range z.nameservers {
+		if err := z.ns.add(z.nameservers[i].bytes()); err != nil {
+			return nil, err
+		}
 	}
 	if z.mailbox, err = mailbox(cfg.Contact, z.label); err != nil {
 		return nil, fmt.Errorf("contact: %w", err)

@@ -78,7 +78,9 @@ func TestDiscovery(t *testing.T) {
 		t.Errorf("with a name server that fails: %s", got)
 	}
 	zone.Store(&[]string{"web.test. 1 IN A 127.0.0.4"})
-	waitFor(t, func() bool { return strings.Contains(strings.Join(p.Origins(), " "), "127.0.0.4") && strings.Contains(heard.String(), "pool.resolved") })
+	waitFor(t, func() bool {
+		return strings.Contains(strings.Join(p.Origins(), " "), "127.0.0.4") && strings.Contains(heard.String(), "pool.resolved")
+	})
 }
 
 func TestParseSource(t *testing.T) {

@@ -103,7 +103,7 @@ func (r renderer) node(v reflect.Value, f field, path string) *yaml.Node {
 	case Location:
 		return &yaml.Node{Kind: yaml.SequenceNode, Style: yaml.FlowStyle, Content: []*yaml.Node{degrees(value.Lat), degrees(value.Lon)}}
 	case RouteCache:
-		if value.Off || value == (RouteCache{}) {
+		if value.Off || value.plain() {
 			return plain("!!str", value.String())
 		}
 	case encoding.TextMarshaler:

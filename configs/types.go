@@ -96,15 +96,18 @@ type DNSSEC struct {
 
 // Health tells when a region counts as down.
 type Health struct {
-	Quorum  string  `yaml:"quorum" doc:"Observers in distinct regions that must agree before a node is called unreachable." default:"majority" enum:"majority,any,all"`
-	Panic   Percent `yaml:"panic" doc:"When more than this share of the regions (or of a pool's origins) looks down, the observer is suspected and all are used." default:"50%"`
-	AllDown string  `yaml:"all_down" doc:"When every region looks down: fail_open (use all of them, nearest first) or the name of one region that gets everybody." default:"fail_open"`
+	Quorum  string   `yaml:"quorum" doc:"Observers in distinct regions that must agree before a node is called unreachable." default:"majority" enum:"majority,any,all"`
+	Panic   Percent  `yaml:"panic" doc:"When more than this share of the regions (or of a pool's origins) looks down, the observer is suspected and all are used." default:"50%"`
+	Hold    Duration `yaml:"hold" doc:"How long a region, or a service's pool there, must look well before it counts as up again. Doubles with each fall of the last ten minutes, up to 5m." default:"2s" min:"0s" max:"5m"`
+	AllDown string   `yaml:"all_down" doc:"When every region looks down: fail_open (use all of them, nearest first) or the name of one region that gets everybody." default:"fail_open"`
 }
 
 // Cache configures the node's cache.
 type Cache struct {
 	Memory    Size `yaml:"memory" doc:"Bytes of memory for cached objects, overhead included; 0 switches the cache off." default:"256MiB" min:"0"`
 	MaxObject Size `yaml:"max_object" doc:"Largest body that is stored; a larger one passes through." default:"32MiB" min:"1KiB"`
+
+	Isolation Duration `yaml:"isolation" doc:"A node that is cut off from the mesh for longer confirms each cached object with its origin before it serves it, since it can't hear of purges. 0s: never." default:"30s" min:"0s" max:"24h"`
 }
 
 // Compression configures compression towards clients.
@@ -373,6 +376,25 @@ type RouteCache struct {
 	TTL                  *Duration `yaml:"ttl" doc:"Freshness of responses that carry none of their own; never overrides no-store or private." min:"0s"`
 	StaleWhileRevalidate *Duration `yaml:"stale_while_revalidate" doc:"How long a stale response may be served while it is refreshed (RFC 5861), where the response does not say." min:"0s"`
 	StaleIfError         *Duration `yaml:"stale_if_error" doc:"How long a stale response may be served when the origin fails (RFC 5861), where the response does not say." min:"0s"`
+
+	Negative     map[string]Duration `yaml:"negative" doc:"Freshness of responses with these status codes (404, 405, 410, 414, 451, 501) that carry none of their own." min:"0s" max:"1h"`
+	Jitter       Percent             `yaml:"jitter" doc:"Lifetimes are shortened by up to this share, by chance, so that what was stored together does not expire together." default:"0%"`
+	RefreshAhead Percent             `yaml:"refresh_ahead" doc:"A hit in this last share of an object's lifetime refreshes it in the background, so that what is in use does not expire." default:"0%"`
+	Key          CacheKey            `yaml:"key" doc:"What tells two requests apart, beside scheme, host, port and path."`
+}
+
+// CacheKey configures a route's cache key.
+type CacheKey struct {
+	Query   KeyQuery `yaml:"query" doc:"Which query parameters count. What does not count is not sent to the origin when its answer may be stored."`
+	Headers []string `yaml:"headers" doc:"Request headers that count, as if the response's Vary named them."`
+	Cookies []string `yaml:"cookies" doc:"Cookies that count."`
+}
+
+// KeyQuery chooses query parameters.
+type KeyQuery struct {
+	Ignore []string `yaml:"ignore" doc:"Parameters that do not count: a name, or the begin of one and *."`
+	Keep   []string `yaml:"keep" doc:"The only parameters that count; absent: all."`
+	Sort   bool     `yaml:"sort" doc:"The order of parameters with different names does not count."`
 }
 
 // RouteTimeout bounds the time that origins may take.

@@ -147,6 +147,7 @@ func (v *validator) route(path string, r *Route) {
 	v.timeouts(path+".timeout", r.Timeout)
 	v.hedge(path+".hedge", r.Hedge)
 	v.shaping(path, r)
+	v.routeCache(path+".cache", r.Cache)
 }
 
 // timeouts compares only what is written: a default that the total cuts short does no harm.

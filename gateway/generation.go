@@ -101,6 +101,14 @@ func samePool(a, b *configs.Config, service, region string) bool {
 	return reflect.DeepEqual(pa, pb) && reflect.DeepEqual(ca, cb) && checked && a.Health.Panic == b.Health.Panic
 }
 
+// keyQueries is Proxy.KeyQueries. Registers may come before the first generation is complete: then nothing is cached.
+func (g *generation) keyQueries(service, path, query string) []string {
+	if g == nil || g.proxy == nil {
+		return []string{query}
+	}
+	return g.proxy.KeyQueries(service, path, query)
+}
+
 // release closes what g does not share with the generation that goes on. Requests in flight on a closed pool finish.
 func (g *generation) release(keep *generation) {
 	for name, p := range g.pools {

@@ -101,6 +101,9 @@ func (n *Node) leave(ctx context.Context) error {
 	case <-time.After(c.DNSWait.D()):
 	}
 	n.event("node.leaving", n.id.name, fmt.Sprintf("stage 2 of 4: connections are told to go; %d requests in flight, up to %s to finish", len(n.server.InFlight()), c.Grace))
+	if n.mesh != nil {
+		n.mesh.EndAccepted() // they last as long as the nodes do; this node's own links go on
+	}
 	report := n.server.Stop(ctx, c.Grace.D())
 	detail := fmt.Sprintf("stage 3 of 4: %d requests finished", report.Finished)
 	if len(report.Cut) > 0 {
@@ -175,6 +178,7 @@ func (n *Node) watch(ctx context.Context) error {
 		n.rebuild()
 		n.followDrain()
 		n.followOrders()
+		n.followIsolation()
 	}
 }
 
@@ -197,12 +201,22 @@ func (n *Node) rebuild() {
 	for _, m := range n.fleet.Members() {
 		v.members = append(v.members, n.member(m, now))
 	}
+	var events [][3]string
+	forces := forcesIn(n.fleet.Registers(forcePrefix), now)
+	n.judging.judge.SetPolicy(verdictPolicy(v.config))
+	oldForces := n.judging.forces
+	n.judging.forces = forces
+	v.weigh = func(s *routing.Snapshot, facts []regionFacts) { events = n.judging.weigh(v, n.id.region, s, facts) }
 	s, facts := v.snapshot()
 	n.snapshot.Store(s)
 	n.picture.Store(&picture{members: v.members, drains: v.drains, facts: facts})
 	n.metrics.node.observe(n.id.region, s, v.drains)
 	if oldPicture != nil {
 		n.tellChanges(old, s, oldPicture.drains, v.drains)
+		n.tellForces(oldForces, forces)
+	}
+	for _, e := range events {
+		n.event(e[0], e[1], e[2])
 	}
 }
 

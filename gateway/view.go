@@ -33,6 +33,7 @@ type view struct {
 	weights []Weight
 	now     time.Time
 	version uint64
+	weigh   func(*routing.Snapshot, []regionFacts) // puts verdicts in the place of what is seen; nil: none
 }
 
 // member is a node with its report decoded.
@@ -58,14 +59,14 @@ type regionFacts struct {
 func (v view) snapshot() (*routing.Snapshot, []regionFacts) {
 	s := routing.Snapshot{Panic: float64(v.config.Health.Panic), AllDown: -1, Version: v.version}
 	var facts []regionFacts
-	obs := v.observations()
+	ballot := healthcheck.NewBallot(v.observations(), v.config.Health.Quorum)
 	byRegion := map[string][]member{}
 	for _, m := range v.members {
 		byRegion[m.Region] = append(byRegion[m.Region], m)
 	}
 	reporters := map[string][]member{}
 	for i, name := range v.config.RegionNames() {
-		r, f, reporting := v.region(name, byRegion[name], obs)
+		r, f, reporting := v.region(name, byRegion[name], ballot)
 		r.Load, r.Capacity = loadOf(reporting), float64(v.config.Regions[name].Capacity)
 		s.Regions = append(s.Regions, r)
 		facts = append(facts, f)
@@ -78,6 +79,9 @@ func (v view) snapshot() (*routing.Snapshot, []regionFacts) {
 		s.Services = append(s.Services, v.service(name, s.Regions, reporters))
 	}
 	s.PeerRTT = v.peerRTT(s.Regions)
+	if v.weigh != nil {
+		v.weigh(&s, facts)
+	}
 	return routing.NewSnapshot(s), facts
 }
 
@@ -89,15 +93,19 @@ func (v view) observations() []healthcheck.Observation {
 		o := healthcheck.Observation{Observer: m.Name, ObserverRegion: m.Region}
 		switch {
 		case m.Self:
+			o.Watches = []string{}
 			for _, other := range v.members {
-				if !other.Self && !other.Reachable {
+				if other.Linked {
+					o.Watches = append(o.Watches, other.Name)
+				}
+				if other.Linked && !other.Reachable {
 					o.Unreachable = append(o.Unreachable, other.Name)
 				}
 			}
 		case m.State == mesh.Dead || !m.Reachable:
 			continue
 		default:
-			o.Unreachable = m.Unreachable
+			o.Watches, o.Unreachable = m.Watches, m.Unreachable
 		}
 		obs = append(obs, o)
 	}
@@ -105,7 +113,7 @@ func (v view) observations() []healthcheck.Observation {
 }
 
 // region sorts a region's nodes into those that take traffic, those that could at need, and those that are gone.
-func (v view) region(name string, members []member, obs []healthcheck.Observation) (routing.Region, regionFacts, []member) {
+func (v view) region(name string, members []member, ballot *healthcheck.Ballot) (routing.Region, regionFacts, []member) {
 	share := v.drainedShare(kindRegion, name)
 	r := routing.Region{Name: name, Drained: share >= 1, Draining: share}
 	if l := v.config.Regions[name].Location; l != nil {
@@ -120,7 +128,7 @@ func (v view) region(name string, members []member, obs []healthcheck.Observatio
 		alive := m.Self
 		if !m.Self && m.here() {
 			var why string
-			alive, why = healthcheck.Reachable(m.Name, m.Region, obs, v.config.Health.Quorum)
+			alive, why = ballot.Reachable(m.Name, m.Region)
 			if why != "" {
 				evidence = append(evidence, why)
 			}

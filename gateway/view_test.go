@@ -28,7 +28,7 @@ func told(t *testing.T, text string, self string) member {
 	words := strings.Fields(text)
 	name := words[0]
 	region, _, _ := strings.Cut(name, "-")
-	m := member{Member: mesh.Member{Name: name, Region: region, State: mesh.NodeState(words[1]), Reachable: words[1] != "dead", Self: name == self,
+	m := member{Member: mesh.Member{Name: name, Region: region, State: mesh.NodeState(words[1]), Reachable: words[1] != "dead", Self: name == self, Linked: name != self,
 		Addrs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}}, fresh: words[1] != "dead", report: report{Pools: map[string]string{"shop": "up", "web": "up"}}}
 	for _, w := range words[2:] {
 		switch {
@@ -195,26 +195,5 @@ func TestRate(t *testing.T) {
 	}
 	if v := r.value(); v > 0.1 {
 		t.Errorf("silence is shown as %g", v)
-	}
-}
-
-// A log of purges is bounded, runs each once, and counts one only when all of its parts are there.
-func TestPurgeLog(t *testing.T) {
-	l := newPurgeLog()
-	calls := 0
-	for range 2 {
-		l.once("purge/a/0", func() int { calls++; return 2 })
-	}
-	if n, ok := l.count("a", 1); calls != 1 || n != 2 || !ok {
-		t.Errorf("%d calls, %d %v", calls, n, ok)
-	}
-	if _, ok := l.count("a", 2); ok {
-		t.Error("a part is missing, yet it counts")
-	}
-	for i := range purgeLogSize {
-		l.once(fmt.Sprintf("purge/b/%d", i), func() int { return 0 })
-	}
-	if _, ok := l.count("a", 1); ok || len(l.removed) != purgeLogSize || len(l.order) != purgeLogSize {
-		t.Errorf("the log is not bounded: %d", len(l.removed))
 	}
 }

@@ -150,8 +150,8 @@ func BenchmarkMachine(b *testing.B) {
 
 func BenchmarkReachable(b *testing.B) {
 	b.ReportAllocs()
-	obs := []Observation{{"a1", "a", []string{"x1"}}, {"b1", "b", nil}, {"c1", "c", []string{"y", "x1"}}}
+	obs := []Observation{{Observer: "a1", ObserverRegion: "a", Unreachable: []string{"x1"}}, {Observer: "b1", ObserverRegion: "b"}, {Observer: "c1", ObserverRegion: "c", Unreachable: []string{"y", "x1"}}}
 	for b.Loop() {
-		Reachable("x1", "x", obs, "majority")
+		NewBallot(obs, "majority").Reachable("x1", "x")
 	}
 }

@@ -8,7 +8,7 @@ import (
 
 func TestReachable(t *testing.T) {
 	sees := func(observer, region string, unreachable ...string) Observation {
-		return Observation{observer, region, unreachable}
+		return Observation{Observer: observer, ObserverRegion: region, Unreachable: unreachable}
 	}
 	tests := map[string]struct {
 		obs      []Observation
@@ -58,6 +58,16 @@ func TestReachable(t *testing.T) {
 			[]Observation{sees("a1", "a", "x1"), sees("b1", "b", "x1"), sees("c1", "c")}, "all", true,
 			"unreachable from a (a1), b (b1), reached from c (c1); 3 of 3 regions must agree",
 		},
+		"who has no link has no say": {
+			[]Observation{
+				sees("a1", "a", "x1"), sees("b1", "b", "x1"),
+				{Observer: "c1", ObserverRegion: "c", Watches: []string{"x2"}}, {Observer: "d1", ObserverRegion: "d", Watches: []string{}},
+			}, "majority", false, "unreachable from a (a1), b (b1); 2 of 2 regions must agree",
+		},
+		"who has a link has": {
+			[]Observation{sees("a1", "a", "x1"), {Observer: "c1", ObserverRegion: "c", Watches: []string{"x1"}}},
+			"majority", true, "unreachable from a (a1), reached from c (c1); 2 of 2 regions must agree",
+		},
 		"an observer that is told of twice counts once": {
 			[]Observation{sees("a1", "a", "x1", "x1"), sees("a1", "a", "x1")}, "all", false,
 			"unreachable from a (a1); 1 of 1 regions must agree",
@@ -65,7 +75,7 @@ func TestReachable(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			ok, evidence := Reachable("x1", "x", tt.obs, tt.quorum)
+			ok, evidence := NewBallot(tt.obs, tt.quorum).Reachable("x1", "x")
 			if ok != tt.want || evidence != tt.evidence {
 				t.Errorf("got %v, %q\nwant %v, %q", ok, evidence, tt.want, tt.evidence)
 			}

@@ -174,21 +174,23 @@ func drainsCommand() *cobra.Command {
 func purgeCommand() *cobra.Command {
 	var n nodeFlags
 	var p admin.PurgeRequest
-	var urls []string
+	var urls, prefixes, hosts, keys []string
+	var wait string
 	var timeout time.Duration
 	c := &cobra.Command{
-		Use: "purge --service S --url U…", Short: "Invalidate URLs on every node of the fleet", Args: cobra.NoArgs,
+		Use: "purge --service S --url U…|--prefix P…|--host H…|--key K…|--all", Short: "Invalidate cached objects on every node of the fleet", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if p.Service == "" || len(urls) == 0 {
-				return usageError{errors.New("--service and at least one --url are needed")}
+			some := len(urls)+len(prefixes)+len(hosts)+len(keys) > 0
+			if p.Service == "" || some == p.All {
+				return usageError{errors.New("--service is needed, and at least one --url, --prefix, --host or --key, or --all alone")}
 			}
-			p.URLs = urls
+			p.URLs, p.Prefixes, p.Hosts, p.Keys = urls, prefixes, hosts, keys
 			api, err := n.client()
 			if err != nil {
 				return err
 			}
 			defer api.Close()
-			res, err := api.Purge(cmd.Context(), p, timeout)
+			res, err := api.Purge(cmd.Context(), p, wait, timeout)
 			if err != nil {
 				return err
 			}
@@ -204,6 +206,11 @@ func purgeCommand() *cobra.Command {
 	n.add(c)
 	c.Flags().StringVar(&p.Service, "service", "", "the service whose objects are purged")
 	c.Flags().StringArrayVar(&urls, "url", nil, "a URL, with all its variants; may be given many times")
+	c.Flags().StringArrayVar(&prefixes, "prefix", nil, "a URL: everything of its host whose path begins like this; may be given many times")
+	c.Flags().StringArrayVar(&hosts, "host", nil, "a host: everything of it; may be given many times")
+	c.Flags().StringArrayVar(&keys, "key", nil, "a surrogate key (Surrogate-Key or Cache-Tag); may be given many times")
+	c.Flags().BoolVar(&p.All, "all", false, "everything of the service")
+	c.Flags().StringVar(&wait, "wait", admin.WaitAll, "whose word to wait for: node, region or all")
 	c.Flags().BoolVar(&p.Soft, "soft", false, "mark stale instead of removing")
 	c.Flags().DurationVar(&timeout, "timeout", 10*time.Second, "how long to wait for the other nodes")
 	return c

@@ -145,10 +145,17 @@ func (c *Client) setDrain(ctx context.Context, method string, target DrainTarget
 	return send[DrainResult](ctx, c, method, path+"/drain", waitQuery(wait), body)
 }
 
-// Purge invalidates cached objects on every node. The node waits up to wait for the others (0: its own default); those
-// that have not answered by then are in Missing, which is no error.
-func (c *Client) Purge(ctx context.Context, p PurgeRequest, wait time.Duration) (PurgeResult, error) {
-	return send[PurgeResult](ctx, c, http.MethodPost, "/v1/purge", waitQuery(wait), p)
+// Purge invalidates cached objects on every node. The node waits for those of scope (WaitNode, WaitRegion or WaitAll, as
+// is ""), up to wait (0: its own default); those that have not answered by then are in Missing, which is no error.
+func (c *Client) Purge(ctx context.Context, p PurgeRequest, scope string, wait time.Duration) (PurgeResult, error) {
+	query := waitQuery(wait)
+	if scope != "" {
+		if query == nil {
+			query = url.Values{}
+		}
+		query.Set("wait", scope)
+	}
+	return send[PurgeResult](ctx, c, http.MethodPost, "/v1/purge", query, p)
 }
 
 // PurgeByID is how a purge stands.

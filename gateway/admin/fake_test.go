@@ -157,14 +157,14 @@ func (f *fakeBackend) SetDrain(ctx context.Context, target DrainTarget, spec *Dr
 	return result, nil
 }
 
-func (f *fakeBackend) Purge(ctx context.Context, p PurgeRequest, by string) (PurgeResult, error) {
+func (f *fakeBackend) Purge(ctx context.Context, p PurgeRequest, wait, by string) (PurgeResult, error) {
 	if f.purge != nil {
 		return f.purge(ctx, p)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.last = PurgeResult{ID: "p1", Service: p.Service, URLs: p.URLs, Soft: p.Soft, By: by, Issued: noon(), Removed: 2,
-		Applied: []PurgeApplied{{"eu-1", "eu-west", 2}}, Missing: []PurgeMissing{{"us-1", "us-east", "unreachable"}}}
+	f.last = PurgeResult{ID: "p1", Service: p.Service, URLs: p.URLs, Prefixes: append(List[string]{}, p.Prefixes...), Hosts: append(List[string]{}, p.Hosts...), Keys: append(List[string]{}, p.Keys...), All: p.All, Soft: p.Soft, By: by, Issued: noon(), Removed: 2,
+		Applied: []PurgeApplied{{Node: "eu-1", Region: "eu-west", Removed: 2}}, Missing: []PurgeMissing{{"us-1", "us-east", "unreachable"}}}
 	return f.last, nil
 }
 

@@ -16,13 +16,13 @@ import (
 
 // promised is the API as the project promises it; adding to it is fine, anything else breaks someone's script.
 var promised = []string{
-	"DELETE /v1/nodes/{node}/drain", "DELETE /v1/origins/{origin}/breaker", "DELETE /v1/origins/{origin}/drain", "DELETE /v1/regions/{region}/drain",
+	"DELETE /v1/nodes/{node}/drain", "DELETE /v1/origins/{origin}/breaker", "DELETE /v1/origins/{origin}/drain", "DELETE /v1/regions/{region}/drain", "DELETE /v1/regions/{region}/verdict",
 	"DELETE /v1/services/{service}/regions/{region}/drain", "DELETE /v1/weights/{service}/{region}",
 	"GET /", "GET /debug/pprof/", "GET /debug/pprof/{profile}", "GET /healthz", "GET /metrics", "GET /readyz",
 	"GET /v1/breakers", "GET /v1/cache", "GET /v1/certs", "GET /v1/config", "GET /v1/drains", "GET /v1/events", "GET /v1/explain",
 	"GET /v1/nodes", "GET /v1/openapi.json", "GET /v1/purges/{id}", "GET /v1/regions", "GET /v1/services",
-	"GET /v1/services/{service}/pools", "GET /v1/status", "GET /v1/weights",
-	"POST /v1/purge", "PUT /v1/nodes/{node}/drain", "PUT /v1/origins/{origin}/breaker", "PUT /v1/origins/{origin}/drain", "PUT /v1/regions/{region}/drain", "PUT /v1/services/{service}/regions/{region}/drain", "PUT /v1/weights/{service}/{region}",
+	"GET /v1/services/{service}/pools", "GET /v1/status", "GET /v1/verdicts", "GET /v1/weights",
+	"POST /v1/purge", "PUT /v1/nodes/{node}/drain", "PUT /v1/origins/{origin}/breaker", "PUT /v1/origins/{origin}/drain", "PUT /v1/regions/{region}/drain", "PUT /v1/regions/{region}/verdict", "PUT /v1/services/{service}/regions/{region}/drain", "PUT /v1/weights/{service}/{region}",
 }
 
 func loadDocument(t *testing.T, s *served) *openapi3.T {
@@ -103,6 +103,9 @@ func TestAnswersMatchTheDocument(t *testing.T) {
 		{line: "PUT /v1/weights/shop/eu-west", body: `{"weight":-1}`}, {line: "DELETE /v1/weights/shop/eu-west"},
 		{line: "PUT /v1/services/shop/regions/eu-west/drain", body: `{"over":"10m"}`}, {line: "DELETE /v1/services/shop/regions/eu-west/drain"},
 		{line: "PUT /v1/nodes/eu-1/drain", body: `{"over":"10m"}`},
+		{line: "GET /v1/verdicts"}, {line: "PUT /v1/regions/eu-west/verdict", body: `{"state":"down","for":"10m","reason":"cable works"}`},
+		{line: "PUT /v1/regions/eu-west/verdict?service=shop", body: `{"state":"up"}`}, {line: "PUT /v1/regions/none/verdict", body: `{}`},
+		{line: "DELETE /v1/regions/eu-west/verdict?service=none"}, {line: "DELETE /v1/regions/eu-west/verdict?service=shop"},
 		{line: "GET /v1/purges/p1"}, {line: "GET /v1/purges/p2"},
 		{line: "GET /v1/events"}, {line: "GET /v1/events?limit=0"}, {line: "GET /v1/status", headers: []string{remoteHeader + ": yes"}},
 		{line: "GET /v1/openapi.json"}, {line: "GET /healthz"}, {line: "GET /readyz"}, {line: "GET /metrics"},
@@ -170,8 +173,8 @@ func TestBodiesMatchTheDocument(t *testing.T) {
 	doc := loadDocument(t, serve(t, &fakeBackend{}, nil))
 	for name, good := range map[string]bool{
 		`DrainSpec {}`: true, `DrainSpec {"for":"1h","reason":"x","force":true}`: true, `DrainSpec {"over":"1h"}`: true, `DrainSpec {"for":1}`: false,
-		`PurgeRequest {"service":"shop","urls":["https://shop.example.com/"]}`: true, `PurgeRequest {"service":"shop"}`: false,
-		`PurgeRequest {"service":"shop","urls":["https://shop.example.com/"],"keys":[]}`: false,
+		`PurgeRequest {"service":"shop","urls":["https://shop.example.com/"]}`: true, `PurgeRequest {"service":"shop","keys":["sku-1"],"soft":true}`: true, `PurgeRequest {"urls":["https://shop.example.com/"]}`: false,
+		`PurgeRequest {"service":"shop","urls":["https://shop.example.com/"],"tags":["a"]}`: false,
 	} {
 		schema, body, _ := strings.Cut(name, " ")
 		var v any

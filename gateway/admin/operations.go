@@ -49,7 +49,7 @@ type (
 
 // operations is the whole API: every route of the mux, and nothing else, is in it.
 func (a *API) operations() []operation {
-	return slices.Concat(a.reading(), a.changingOperations(), a.breakerOperations(), a.raw())
+	return slices.Concat(a.reading(), a.changingOperations(), a.breakerOperations(), a.verdictOperations(), a.raw())
 }
 
 func (a *API) reading() []operation {
@@ -105,7 +105,7 @@ func (a *API) changingOperations() []operation {
 		drain(http.MethodPut, "drainOrigin", "Use an origin only when no other is left", "/v1/origins/{origin}/drain", DrainOrigin),
 		drain(http.MethodDelete, "undrainOrigin", "End an origin's drain", "/v1/origins/{origin}/drain", DrainOrigin),
 		{method: http.MethodPost, path: "/v1/purge", id: "purge", summary: "Invalidate cached objects on every node",
-			scope: scopePurge, query: []parameter{timeoutParameter}, body: PurgeRequest{}, result: PurgeResult{},
+			scope: scopePurge, query: []parameter{waitParameter, timeoutParameter}, body: PurgeRequest{}, result: PurgeResult{},
 			errors: []int{http.StatusNotFound}, handle: a.purge},
 	}
 }

@@ -33,7 +33,7 @@ type Locator interface {
 
 // Purger invalidates a URL of a service on every node and returns the number of objects that went.
 type Purger interface {
-	PurgeURL(ctx context.Context, service, url string) (removed int, missing []string, err error)
+	PurgeURL(ctx context.Context, service, url string, soft bool) (removed int, missing []string, err error)
 }
 
 // Options are the parts that a Proxy works with. All are needed but those marked optional.

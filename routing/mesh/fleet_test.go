@@ -339,7 +339,7 @@ func whole(t *testing.T, nodes ...*node) {
 		for _, b := range nodes {
 			eventually(t, a.name+" reaches "+b.name, func() bool {
 				m := a.sees(b.name)
-				return m.Reachable && m.State != Dead && m.Boot == b.self.Boot && a.list.NumMembers() == len(nodes)
+				return m.Reachable && m.State != Dead && m.Boot == b.opt.Boot && a.list.NumMembers() == len(nodes)
 			})
 		}
 	}

@@ -69,10 +69,15 @@ func (m *Mesh) openGossip() error {
 	}
 	c.AdvertiseAddr, c.AdvertisePort = at.Addr().String(), int(at.Port())
 	m.gossip = at
-	if m.self, err = m.opt.info(at); err != nil {
+	self, err := m.opt.info(at)
+	if err != nil {
 		_ = inner.Shutdown()
 		return err
 	}
+	m.step(func(c *core, now instant) *effects {
+		self.Started = c.self.info.Started
+		return c.editSelf(now, func(i *info) { *i = self })
+	})
 	m.net = newTransport(inner, m.metrics, m.regionOf, m.opt.Delay)
 	c.Transport = m.net
 	if m.list, err = memberlist.Create(c); err != nil {
@@ -109,10 +114,10 @@ func listen(bind netip.AddrPort, logger *log.Logger) (*memberlist.NetTransport, 
 func (m *Mesh) regionOf(name string, addr netip.AddrPort) string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if mb := m.members[name]; mb != nil {
+	if mb := m.core.members[name]; mb != nil {
 		return mb.info.Region
 	}
-	for _, mb := range m.members {
+	for _, mb := range m.core.members {
 		if mb.gossip == addr {
 			return mb.info.Region
 		}
@@ -140,7 +145,7 @@ type delegate struct{ m *Mesh }
 func (d *delegate) NodeMeta(int) []byte {
 	d.m.mu.Lock()
 	defer d.m.mu.Unlock()
-	return appendMeta(nil, d.m.self)
+	return appendMeta(nil, d.m.core.self.info)
 }
 
 // NotifyMsg is for messages that this version doesn't send.
@@ -168,7 +173,7 @@ func (d *delegate) NotifyAlive(n *memberlist.Node) error {
 	}
 	d.m.mu.Lock()
 	defer d.m.mu.Unlock()
-	if err == nil && d.m.members[n.Name] == nil && len(d.m.members) >= MaxMembers-1 {
+	if err == nil && d.m.core.members[n.Name] == nil && len(d.m.core.members) >= MaxMembers-1 {
 		err = errTooMany
 	}
 	if err == nil {
@@ -213,31 +218,9 @@ func (m *Mesh) learn(n *memberlist.Node, alive bool) {
 		return
 	}
 	addr, _ := netip.AddrFromSlice(n.Addr)
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	mb := m.member(n.Name, i)
-	changed := mb.adopt(i, false) != unchanged
-	switch {
-	case i.Boot == mb.info.Boot:
-		mb.gossip, mb.alive, mb.heard = netip.AddrPortFrom(plain(addr), n.Port), alive, true
-		if alive {
-			mb.lastSeen = m.opt.Now()
-		}
-	case !alive:
-		mb.alive = false // an earlier process of this name; gossip doesn't know the present one yet
-	}
-	m.settle(mb, changed)
-}
-
-// member is the member of a name, made where it isn't known yet. The caller holds m.mu and has checked the bound.
-func (m *Mesh) member(name string, i info) *member {
-	mb := m.members[name]
-	if mb == nil {
-		mb = &member{name: name, info: i, lastSeen: m.opt.Now()}
-		m.members[name] = mb
-		kick(m.peersKick)
-	}
-	return mb
+	m.step(func(c *core, now instant) *effects {
+		return c.hint(now, n.Name, i, netip.AddrPortFrom(plain(addr), n.Port), alive)
+	})
 }
 
 // bridge writes memberlist's log lines to ours. All of them are details: what matters is an event here.

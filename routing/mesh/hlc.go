@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"math"
-	"sync"
 	"time"
 )
 
@@ -52,30 +51,4 @@ func witness(last, seen Stamp) Stamp {
 		return Stamp{Wall: seen.Wall, Logical: seen.Logical, Node: last.Node}
 	}
 	return last
-}
-
-// clock hands out stamps. Safe for concurrent use.
-type clock struct {
-	now  func() time.Time
-	mu   sync.Mutex
-	last Stamp
-}
-
-func newClock(node string, now func() time.Time) *clock {
-	return &clock{now: now, last: Stamp{Node: node}}
-}
-
-// tick returns a stamp greater than every one returned or witnessed before.
-func (c *clock) tick() Stamp {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.last = tick(c.last, c.now().UnixMilli())
-	return c.last
-}
-
-// witness moves the clock past a stamp that the caller has found to be within MaxClockLead.
-func (c *clock) witness(s Stamp) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.last = witness(c.last, s)
 }

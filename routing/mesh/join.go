@@ -65,7 +65,7 @@ func (m *Mesh) joinMissing(ctx context.Context, j *joiner, kicked bool) {
 	targets, unresolved := m.targets(ctx)
 	missing := m.missing(targets)
 	if len(targets) == 0 && !unresolved {
-		m.markReady() // there is nobody to ask
+		m.step(func(c *core, _ instant) *effects { return c.alone("") }) // there is nobody to ask
 	}
 	if len(missing) == 0 && !unresolved {
 		j.wait, j.due, j.rounds = joinFirst, now.Add(joinIdle), 0
@@ -76,7 +76,9 @@ func (m *Mesh) joinMissing(ctx context.Context, j *joiner, kicked bool) {
 		j.rounds = 0
 	}
 	if j.rounds >= aloneRounds && m.alone() && !m.isReady() {
-		m.giveUpWaiting("nobody answers: " + why)
+		m.step(func(c *core, _ instant) *effects {
+			return c.alone("nobody answers: " + why + "; going on with the registers of its own disk, drains and purges made elsewhere come when one answers")
+		})
 	}
 	j.due = m.opt.Now().Add(j.wait + time.Duration(m.opt.Rand()*0.5*float64(j.wait)))
 	j.wait = min(2*j.wait, joinMost)
@@ -112,7 +114,7 @@ func (m *Mesh) targets(ctx context.Context) (addrs []netip.AddrPort, unresolved 
 			add(a)
 		}
 	}
-	for _, mb := range m.members {
+	for _, mb := range m.core.members {
 		if !mb.alive && mb.info.State != Leaving {
 			add(mb.gossip)
 		}
@@ -148,7 +150,7 @@ func (m *Mesh) missing(targets []netip.AddrPort) []netip.AddrPort {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return slices.DeleteFunc(targets, func(a netip.AddrPort) bool {
-		for _, mb := range m.members {
+		for _, mb := range m.core.members {
 			if mb.gossip == a && (mb.alive || mb.info.State == Leaving) {
 				return true
 			}
@@ -184,23 +186,23 @@ func (m *Mesh) join(addrs []netip.AddrPort) (joined int, why string) {
 }
 
 // alone tells whether no other node is known to live.
-func (m *Mesh) alone() bool { return len(m.peers((*member).live)) == 0 }
-
-// awaitReady bounds how long Ready waits.
-func (m *Mesh) awaitReady(ctx context.Context) {
-	timer := time.NewTimer(m.opt.ReadyWait)
-	defer timer.Stop()
-	select {
-	case <-m.ready:
-	case <-timer.C:
-		m.giveUpWaiting(fmt.Sprintf("no peer answered within %s", m.opt.ReadyWait))
-	case <-ctx.Done():
+func (m *Mesh) alone() bool {
+	now := m.instant().at
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, mb := range m.core.members {
+		if mb.live(now) {
+			return false
+		}
 	}
+	return true
 }
 
-// giveUpWaiting lets this node take traffic with the registers that it has.
-func (m *Mesh) giveUpWaiting(why string) {
-	m.log.Warn("going on without the registers of a peer: drains and purges made elsewhere come when one answers", "why", why)
-	m.notify.event("mesh.alone", m.opt.Node, why)
-	m.markReady()
+func (m *Mesh) isReady() bool {
+	select {
+	case <-m.ready:
+		return true
+	default:
+		return false
+	}
 }

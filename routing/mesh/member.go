@@ -27,40 +27,61 @@ type Member struct {
 	Admin              netip.AddrPort
 	Version            string
 	ConfigHash         string
-	State              NodeState       // as it told, or Dead
-	Reachable          bool            // this node's own heartbeats come back
-	RTT                time.Duration   // smoothed round trip of the heartbeats; 0: not measured yet
-	LastSeen           time.Time       // when the node itself was last heard
-	Report             json.RawMessage // what it published; nil when older than ReportTTL. Don't modify
-	ReportAt           time.Time       // when it published, by this node's clock
-	Unreachable        []string        // the nodes that it can't reach, sorted; nil when it was not heard for ReportTTL
+	State              NodeState                // as it told, or Dead
+	Reachable          bool                     // heartbeats come back: this node's, or those of most that watch it
+	RTT                time.Duration            // smoothed round trip of the heartbeats; 0: this node has no link with it
+	MinRTT             time.Duration            // the least of the last minute or two
+	LastSeen           time.Time                // when it was last heard, or heard of
+	Report             json.RawMessage          // what it published; nil when older than ReportTTL. Don't modify
+	ReportAt           time.Time                // how recent the report is, by this node's clock
+	Linked             bool                     // Reachable is this node's own word, not its watchers'
+	Watches            []string                 // the nodes that it has links with; empty: not known
+	Unreachable        []string                 // those of them that it can't reach. Don't modify
+	RegionRTT          map[string]time.Duration // its least round trip to each region. Don't modify
 	Self               bool
 }
 
-// member is what is known of another node. Its methods are plain steps: the caller holds the mesh's lock.
+// member is what is known of another node. Its methods are plain steps of the core.
 type member struct {
 	name   string
 	info   info
+	met    time.Time
 	past   []string // boot ids it had before; they never come back
 	gossip netip.AddrPort
 	alive  bool // gossip's view
 	heard  bool // gossip has told of it
 
-	reach    reach
-	lastErr  string // of the last beat that failed
-	rtt      time.Duration
-	lastSeen time.Time
+	// What it says of itself.
+	version     uint64 // 0: nothing yet
+	print       uint32 // of its words, for the digest
+	sections    map[uint64][]byte
+	report      json.RawMessage
+	unreachable []string // of whom it watches
+	watches     []string // whom it has links with
+	rtts        map[string]time.Duration
 
-	report        json.RawMessage
-	reportVersion uint64
-	reportAt      time.Time
-	unreachable   []string
-	holds         uint64 // version of this node's report that it has
+	// This node's link with it.
+	wanted  bool
+	link    *link
+	dialing bool
+	fails   int       // dials in a row
+	redial  time.Time // not before
+	reach   reach
+	rtt     roundTrip
+	skew    time.Duration // of its clock against this node's
+	skewAt  time.Time
+	lastErr string // of the last link or dial that failed
 
-	returns       int       // direct signs of a past boot
-	duplicateSaid time.Time // when the doubled name was last reported
-	changed       time.Time // when the last glance changed
-	last          glance
+	// What comes of all that.
+	observed  standing  // most of its watchers' word, for a node without a link
+	connected bool      // reached from here, directly or through others
+	lostAt    time.Time // since when connected is what it is
+	downSince time.Time // since when it is unreachable; zero: it isn't
+	lastSeen  time.Time // when anything of it last came
+
+	returns int       // direct signs of a past boot
+	changed time.Time // when the last glance changed
+	last    glance
 }
 
 // glance is what events are made from.
@@ -108,34 +129,64 @@ func (mb *member) adopt(i info, direct bool) adoption {
 		mb.past = mb.past[1:]
 	}
 	mb.info = i
-	mb.report, mb.reportVersion, mb.reportAt, mb.unreachable, mb.holds = nil, 0, time.Time{}, nil, 0
+	mb.version, mb.print, mb.sections, mb.report, mb.unreachable, mb.watches, mb.rtts = 0, 0, nil, nil, nil, nil, nil
 	return restarted
 }
 
-// gone tells that a node which said it would leave has left.
-func (mb *member) gone() bool {
-	return mb.info.State == Leaving && (mb.reach.standing == unreachable || mb.heard && !mb.alive && mb.reach.standing != reachable)
+// seen is whether the node is reached from here: by its link, or else by what those say that have one.
+func (mb *member) seen() standing {
+	if mb.reach.standing != untried {
+		return mb.reach.standing
+	}
+	return mb.observed
 }
 
-// state is what the node told, unless both gossip and this node's beats find it silent.
-func (mb *member) state() NodeState {
-	silent := !mb.alive && (mb.reach.standing == unreachable || mb.heard && mb.reach.standing == untried)
+// deadAfter is how long a node is unreachable, by all that watch it, before it counts as dead.
+const deadAfter = 5 * time.Second
+
+// gone tells that a node which said it would leave has left.
+func (mb *member) gone(now time.Time) bool {
+	return mb.info.State == Leaving && mb.link == nil &&
+		(mb.seen() == unreachable || mb.seen() == untried && (mb.heard && !mb.alive || now.Sub(mb.lastSeen) > deadAfter))
+}
+
+// state is what the node told, unless it is silent: unreachable for a while, or at once where gossip says so too.
+func (mb *member) state(now time.Time) NodeState {
+	silent := mb.seen() == unreachable && (!mb.connected || mb.reach.standing == untried) &&
+		(now.Sub(mb.downSince) >= deadAfter || mb.heard && !mb.alive) ||
+		mb.seen() == untried && (mb.heard && !mb.alive || now.Sub(mb.lastSeen) > 2*deadAfter && !mb.connected)
 	if silent && mb.info.State != Leaving {
 		return Dead
 	}
 	return mb.info.State
 }
 
-func (mb *member) glance() glance {
-	return glance{mb.state(), mb.reach.standing, mb.info.Boot, mb.gone()}
+func (mb *member) glance(now time.Time) glance {
+	return glance{mb.state(now), mb.seen(), mb.info.Boot, mb.gone(now)}
 }
 
 // live tells whether the node counts when something has to reach every node.
-func (mb *member) live() bool { return mb.state() != Dead && !mb.gone() }
+func (mb *member) live(now time.Time) bool { return mb.state(now) != Dead && !mb.gone(now) }
+
+// comparable tells whether the node's words belong to what nodes compare: those of one that is gone age differently.
+func (mb *member) comparable() bool { return mb.info.State != Leaving && mb.connected }
+
+// settleInto tells of what changed about a member.
+func (mb *member) settleInto(c *core, now time.Time) {
+	switch down := mb.seen() == unreachable; {
+	case down && mb.downSince.IsZero():
+		mb.downSince = now
+	case !down:
+		mb.downSince = time.Time{}
+	}
+	events, changed := mb.settle(now)
+	c.out.events = append(c.out.events, events...)
+	c.out.changed = c.out.changed || changed
+}
 
 // settle compares what is known now with what was last told, and returns the events for the difference.
 func (mb *member) settle(now time.Time) (events []event, changed bool) {
-	was, is := mb.last, mb.glance()
+	was, is := mb.last, mb.glance(now)
 	if was == is {
 		return nil, false
 	}
@@ -171,16 +222,20 @@ func (mb *member) settle(now time.Time) (events []event, changed bool) {
 // forgotten tells whether nothing more is worth knowing of the node.
 func (mb *member) forgotten(now time.Time) bool {
 	switch {
-	case mb.gone():
+	case mb.link != nil:
+		return false
+	case mb.gone(now):
 		return now.Sub(mb.changed) >= forgetLeft
-	case mb.state() == Dead:
+	case mb.state(now) == Dead:
 		return now.Sub(mb.changed) >= forgetDead
 	}
 	return false
 }
 
+// fresh tells whether what the node said is recent: it is connected, or was so a moment ago. A node that is stuck
+// withdraws its report itself.
 func (mb *member) fresh(now time.Time) bool {
-	return mb.report != nil && now.Sub(mb.reportAt) <= ReportTTL
+	return mb.version > 0 && (mb.connected || now.Sub(mb.lostAt) <= ReportTTL)
 }
 
 // view is the member as others may see it.
@@ -189,13 +244,20 @@ func (mb *member) view(now time.Time) Member {
 		Name: mb.name, Region: mb.info.Region, Boot: mb.info.Boot, Addrs: slices.Clone(mb.info.Addrs),
 		Gossip: mb.gossip, Peer: mb.info.Peer, Admin: mb.info.Admin,
 		Version: mb.info.Version, ConfigHash: mb.info.Hash,
-		State: mb.state(), Reachable: mb.reach.standing == reachable, RTT: mb.rtt, LastSeen: mb.lastSeen,
+		State: mb.state(now), Reachable: mb.seen() == reachable, RTT: mb.rtt.smoothed, MinRTT: mb.rtt.min(), LastSeen: mb.lastSeen,
+		Linked: mb.reach.standing != untried, Watches: []string{},
 	}
-	if now.Sub(mb.lastSeen) <= ReportTTL { // its view of the others is soft state too
-		out.Unreachable = slices.Clone(mb.unreachable)
+	if mb.connected {
+		out.LastSeen = now
 	}
 	if mb.fresh(now) {
-		out.Report, out.ReportAt = mb.report, mb.reportAt
+		out.Unreachable, out.Watches, out.RegionRTT = mb.unreachable, append(out.Watches, mb.watches...), mb.rtts
+		if out.ReportAt = now; !mb.connected {
+			out.ReportAt = mb.lostAt
+		}
+		if out.Report = mb.report; out.Report == nil {
+			out.ReportAt = time.Time{}
+		}
 	}
 	return out
 }

@@ -3,7 +3,6 @@ package mesh
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -65,59 +64,6 @@ func FuzzMeta(f *testing.F) {
 	})
 }
 
-func FuzzBeat(f *testing.F) {
-	f.Add(encode(beat{Fleet: "f", Node: "n", Meta: appendMeta(nil, someInfo()), Report: json.RawMessage(`{"a":"<"}`), Unreachable: []string{"x"}}))
-	f.Add([]byte(`{"fleet":"f","node":"n","meta":"AQ=="}`))
-	f.Fuzz(func(t *testing.T, raw []byte) {
-		b, i, err := decodeBeat(raw)
-		if err != nil {
-			return
-		}
-		if !validName(b.Node) || len(b.Report) > MaxReport || len(b.Unreachable) > MaxMembers || i.check() != nil {
-			t.Fatalf("accepted beyond the bounds: %+v", b)
-		}
-		if b.Report != nil && !json.Valid(b.Report) {
-			t.Fatalf("a report that is not JSON: %q", b.Report)
-		}
-		b2, i2, err := decodeBeat(encode(b))
-		if err != nil || !reflect.DeepEqual(i, i2) || b2.Node != b.Node || b2.Digest != b.Digest {
-			t.Fatalf("does not survive its own encoding: %v", err)
-		}
-		mb := &member{name: b.Node, info: i}
-		mb.hear(b, i, "me", noon())
-		mb.settle(noon())
-		if v := mb.view(noon()); v.ReportAt.After(noon()) {
-			t.Fatalf("a report from the future: %v", v.ReportAt)
-		}
-	})
-}
-
-func FuzzExchange(f *testing.F) {
-	f.Add(encode(exchange{Fleet: "f", Node: "n", Registers: []Register{register("k", `{"a":1}`, 5)}, Sums: make([]uint64, buckets)}))
-	f.Fuzz(func(t *testing.T, raw []byte) {
-		x, err := decodeExchange(raw)
-		if err != nil {
-			return
-		}
-		for _, r := range x.Registers {
-			c, err := r.canonical()
-			if err != nil {
-				continue
-			}
-			if len(c.Key) > MaxKey || len(c.Value) > MaxValue || c.TTL < 0 {
-				t.Fatalf("accepted beyond the bounds: %+v", c)
-			}
-			var back Register
-			if err := json.Unmarshal(encode(c), &back); err != nil {
-				t.Fatal(err)
-			}
-			if again, err := back.canonical(); err != nil || again.fingerprint() != c.fingerprint() {
-				t.Fatalf("%s changes on its way: %v", encode(c), err)
-			}
-		}
-	})
-}
-
 func TestReach(t *testing.T) {
 	const silence = time.Second
 	type try struct {
@@ -135,6 +81,7 @@ func TestReach(t *testing.T) {
 		"never answered":             {{0, missed, untried}, {250 * ms, missed, untried}, {250 * ms, missed, unreachable}},
 		"comes back by two answers":  {{0, refused, untried}, {0, refused, unreachable}, {0, good, unreachable}, {0, good, reachable}},
 		"one answer is not enough":   {{0, refused, untried}, {0, refused, unreachable}, {0, good, unreachable}, {0, refused, unreachable}, {0, good, unreachable}},
+		"a cut connection decides":   {{0, good, reachable}, {250 * ms, cut, unreachable}, {100 * ms, good, unreachable}, {250 * ms, good, reachable}},
 		"misses and refusals add up": {{0, good, reachable}, {250 * ms, refused, reachable}, {250 * ms, missed, reachable}, {250 * ms, refused, unreachable}},
 	} {
 		r, now := reach{}, noon()
@@ -147,13 +94,6 @@ func TestReach(t *testing.T) {
 	}
 	if got := silenceLimit(250*ms, 0); got != time.Second {
 		t.Errorf("the silence limit is %s", got)
-	}
-	r := reach{}.step(noon(), good, silence)
-	if got := r.timeout(noon().Add(250*ms), 250*ms, 500*ms); got != 1750*ms {
-		t.Errorf("a beat over half a second of path may take %s", got)
-	}
-	if got := r.timeout(noon().Add(time.Hour), 250*ms, 500*ms); got != 1250*ms {
-		t.Errorf("an overdue beat may take %s", got)
 	}
 }
 
@@ -192,50 +132,35 @@ func TestStates(t *testing.T) {
 		name         string
 		told         NodeState
 		heard, alive bool
-		standing     standing
+		standing     standing // by this node's link
+		observed     standing // by those of others
+		connected    bool
+		down         time.Duration
 		want         NodeState
 		gone         bool
 	}{
-		{"in order", Serving, true, true, reachable, Serving, false},
-		{"gossip alone calls it dead", Serving, true, false, reachable, Serving, false},
-		{"beats alone don't come back", Serving, true, true, unreachable, Serving, false},
-		{"silent to both", Draining, true, false, unreachable, Dead, false},
-		{"known by its beats, not tried yet", Joining, false, false, untried, Joining, false},
-		{"known by its beats, silent", Joining, false, false, unreachable, Dead, false},
-		{"leaving, still there", Leaving, true, false, reachable, Leaving, false},
-		{"left", Leaving, true, false, unreachable, Leaving, true},
-		{"left, gossip doesn't know yet", Leaving, true, true, unreachable, Leaving, true},
+		{"in order", Serving, true, true, reachable, reachable, true, 0, Serving, false},
+		{"gossip alone calls it dead", Serving, true, false, reachable, reachable, true, 0, Serving, false},
+		{"links alone are silent, for a moment", Serving, true, true, unreachable, unreachable, false, time.Second, Serving, false},
+		{"links are silent", Serving, true, true, unreachable, unreachable, false, deadAfter, Dead, false},
+		{"silent to both", Draining, true, false, unreachable, unreachable, false, 0, Dead, false},
+		{"others reach it", Serving, true, true, unreachable, reachable, true, time.Hour, Serving, false},
+		{"not linked, others reach it", Serving, true, false, untried, reachable, true, 0, Serving, false},
+		{"not linked, others don't", Serving, true, true, untried, unreachable, false, deadAfter, Dead, false},
+		{"just heard of", Joining, false, false, untried, untried, false, 0, Joining, false},
+		{"leaving, still there", Leaving, true, false, reachable, reachable, true, 0, Leaving, false},
+		{"left", Leaving, true, false, unreachable, unreachable, false, 0, Leaving, true},
+		{"left, gossip doesn't know yet", Leaving, true, true, unreachable, untried, false, 0, Leaving, true},
 	} {
 		i := someInfo()
 		i.State = c.told
-		mb := &member{info: i, heard: c.heard, alive: c.alive, reach: reach{standing: c.standing}}
-		if mb.state() != c.want || mb.gone() != c.gone {
-			t.Errorf("%s: %s, gone %v", c.name, mb.state(), mb.gone())
+		mb := &member{
+			info: i, heard: c.heard, alive: c.alive, reach: reach{standing: c.standing}, observed: c.observed, connected: c.connected,
+			lastSeen: noon(), downSince: noon().Add(-c.down),
 		}
-	}
-}
-
-func TestReportsAge(t *testing.T) {
-	i := someInfo()
-	mb := &member{name: "n", info: i}
-	b := beat{Report: json.RawMessage(`1`), ReportVersion: 1, ReportAge: 2000, Unreachable: []string{"y", "x"}, HoldsBoot: "me", Holds: 4}
-	if _, changed := mb.hear(b, i, "me", noon()); !changed || mb.holds != 4 {
-		t.Error("a new report changes nothing")
-	}
-	v := mb.view(noon())
-	if string(v.Report) != `1` || !v.ReportAt.Equal(noon().Add(-2*time.Second)) || !slices.Equal(v.Unreachable, []string{"x", "y"}) {
-		t.Errorf("seen as %+v", v)
-	}
-	later := noon().Add(9 * time.Second)
-	if v := mb.view(later); v.Report != nil {
-		t.Error("a report of eleven seconds ago is shown")
-	}
-	b.Report, b.ReportAge = nil, 100 // renewed; this node has the version, so that it isn't sent again
-	if _, changed := mb.hear(b, i, "me", later); !changed || mb.view(later).Report == nil {
-		t.Error("a renewed report is not shown")
-	}
-	if mb.view(later.Add(ReportTTL+time.Second)).Unreachable != nil {
-		t.Error("a silent node's view of the others is shown")
+		if mb.state(noon()) != c.want || mb.gone(noon()) != c.gone {
+			t.Errorf("%s: %s, gone %v", c.name, mb.state(noon()), mb.gone(noon()))
+		}
 	}
 }
 
@@ -292,22 +217,6 @@ func TestAdvertised(t *testing.T) {
 	}
 	if _, err := advertised(netip.MustParseAddrPort("0.0.0.0:1"), netip.AddrPort{}, machine[:2]); err == nil {
 		t.Error("a loopback address is told to other machines")
-	}
-}
-
-func BenchmarkBeat(b *testing.B) {
-	raw := encode(beat{
-		Fleet: "shop", Node: "fra-1", Meta: appendMeta(nil, someInfo()), ReportVersion: 7, HoldsBoot: "b1", Holds: 6,
-		Report: json.RawMessage(`{"load":0.5,"pools":{` + strings.Repeat(`"svc":"up",`, 50) + `"x":"up"}}`),
-	})
-	b.SetBytes(int64(len(raw)))
-	b.ReportAllocs()
-	for b.Loop() {
-		bt, _, err := decodeBeat(raw)
-		if err != nil {
-			b.Fatal(err)
-		}
-		encode(bt)
 	}
 }
 

@@ -16,38 +16,40 @@ import (
 	"github.com/hashicorp/memberlist"
 )
 
-// Mesh is this node's part in the fleet. All methods are safe for concurrent use. The owner calls New, Run, and at the
-// end Leave before it ends Run's context; or Close where Run was never called.
+// Mesh is this node's part in the fleet: the sockets, the disk and the clock around a core, which decides. All methods
+// are safe for concurrent use. The owner calls New, Run, and at the end Leave before it ends Run's context; or Close where
+// Run was never called.
 type Mesh struct {
-	opt      Options
-	log      *slog.Logger
-	metrics  *Metrics
-	notify   *notifier
-	registry *registry
-	store    *store // nil: nothing is persisted
-	net      *transport
-	list     *memberlist.Memberlist
-	gossip   netip.AddrPort // as advertised
+	// Immutable once New has returned.
+	opt       Options
+	log       *slog.Logger
+	metrics   *Metrics
+	notify    *notifier
+	store     *store // nil: nothing is persisted
+	net       *transport
+	list      *memberlist.Memberlist
+	gossip    netip.AddrPort // as advertised
+	keyPrints []string
+	base      time.Time
+	disk      disk
+	aliveAt   time.Time // owned by runUpkeep
+	links     *gate
 
-	mu            sync.Mutex // never held while memberlist or the owner is called
-	self          info
-	report        json.RawMessage
-	reportVersion uint64
-	reportAt      time.Time
-	members       map[string]*member
-	known         map[string]knownPeer // as on disk
-	split         string               // the config hashes that were last reported as split
-	duplicateSaid time.Time
-	conflictSaid  time.Time
-	metaSaid      time.Time
-	staleReports  map[string]bool
+	mu           sync.Mutex // never held while memberlist or the owner is called
+	core         *core
+	pipes        map[uint64]*pipe
+	results      map[uint64]chan result
+	nextLink     uint64
+	nextWrite    uint64
+	dialing      context.Context // nil: not running
+	known        map[string]knownPeer
+	split        string // the config hashes that were last reported as split
+	conflictSaid time.Time
+	metaSaid     time.Time
 
-	ready     chan struct{}
-	readyOnce sync.Once
-	peersKick chan struct{} // the set of peers changed
-	joinKick  chan struct{} // join now
-	metaKick  chan struct{} // tell gossip of this node's new info
-	beatKicks map[string]chan struct{}
+	ready    chan struct{}
+	joinKick chan struct{} // join now
+	metaKick chan struct{} // tell gossip of this node's new info
 
 	leaving atomic.Bool
 	running atomic.Bool
@@ -63,17 +65,16 @@ func New(o Options) (*Mesh, error) {
 	}
 	m := &Mesh{
 		opt: o, log: o.Logger, metrics: o.Metrics, notify: newNotifier(o.Logger, o.OnEvent, o.OnChange),
-		members: map[string]*member{}, known: map[string]knownPeer{}, staleReports: map[string]bool{},
-		ready: make(chan struct{}), peersKick: make(chan struct{}, 1), joinKick: make(chan struct{}, 1),
-		metaKick: make(chan struct{}, 1), beatKicks: map[string]chan struct{}{},
-	}
-	m.registry = &registry{
-		clock: newClock(o.Node, o.Now), log: o.Logger, metrics: o.Metrics, notify: m.notify, tell: o.OnRegister, table: newTable(),
+		keyPrints: keyPrints(o.Fleet, o.Keys), base: time.Now(), disk: disk{wake: make(chan struct{}, 1)}, links: newGate(),
+		pipes: map[uint64]*pipe{}, results: map[uint64]chan result{}, known: map[string]knownPeer{},
+		ready: make(chan struct{}), joinKick: make(chan struct{}, 1), metaKick: make(chan struct{}, 1),
 	}
 	// Checked before anything is opened; the advertised address is filled in once the sockets are.
-	if _, err := o.info(o.Bind); err != nil {
+	self, err := o.info(o.Bind)
+	if err != nil {
 		return nil, err
 	}
+	m.core = newCore(o.Node, self, o.Heartbeat, o.ReadyWait, m.instant(), o.Rand)
 	if err := m.openStore(); err != nil {
 		return nil, err
 	}
@@ -95,7 +96,7 @@ func (m *Mesh) openStore() error {
 	if err != nil {
 		return err
 	}
-	m.store, m.registry.store = s, s
+	m.store = s
 	if held.aside != "" {
 		m.log.Error("the registers on disk were damaged; starting without them, the peers hold them too",
 			"error", held.cause, "moved_to", held.aside)
@@ -104,7 +105,10 @@ func (m *Mesh) openStore() error {
 	if held.skipped > 0 {
 		m.log.Warn("records of the data folder were not understood and are skipped", "count", held.skipped)
 	}
-	m.registry.load(held.registers, now)
+	for _, r := range held.registers {
+		m.core.load(m.instant(), r)
+	}
+	m.core.stale = len(held.registers) > 0 && !held.alive.IsZero() && now.Sub(held.alive) > TombstoneTTL
 	delete(held.peers, m.opt.Node)
 	if held.peers != nil {
 		m.known = held.peers
@@ -112,11 +116,63 @@ func (m *Mesh) openStore() error {
 	return nil
 }
 
+// instant is now.
+func (m *Mesh) instant() instant {
+	return instant{at: m.base.Add(time.Since(m.base)), wall: m.opt.Now().Round(0)}
+}
+
+// step gives the core one input and carries out what it asks for. Nothing here blocks.
+func (m *Mesh) step(input func(*core, instant) *effects) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.carry(input(m.core, m.instant()))
+}
+
+// carry queues the effects of a step. The caller holds m.mu, which keeps them in order.
+func (m *Mesh) carry(o *effects) {
+	for _, s := range o.saves {
+		m.disk.push(s)
+	}
+	for _, s := range o.sends {
+		if p := m.pipes[s.link]; p != nil {
+			p.put(s.msg)
+		}
+	}
+	for _, id := range o.closes {
+		if p := m.pipes[id]; p != nil {
+			p.put(&bye{"the link is replaced or not needed"})
+			p.end()
+			delete(m.pipes, id)
+		}
+	}
+	for _, peer := range o.dials {
+		if ctx := m.dialing; ctx != nil && m.links.enter() {
+			go func() {
+				defer m.links.leave()
+				m.dial(ctx, peer)
+			}()
+		}
+	}
+	for _, r := range o.results {
+		if ch := m.results[r.token]; ch != nil {
+			delete(m.results, r.token)
+			ch <- r // has room for one
+		}
+	}
+	for _, e := range o.events {
+		m.notify.event(e.kind, e.subject, e.detail)
+	}
+	if o.changed {
+		m.notify.change()
+	}
+	if o.ready {
+		close(m.ready)
+	}
+}
+
 // Ready is closed once the registers of a peer were merged, so that this node knows of drains and purges before it takes
 // traffic; or when nobody is there to ask, or nobody answered within ReadyWait (then event mesh.alone tells).
 func (m *Mesh) Ready() <-chan struct{} { return m.ready }
-
-func (m *Mesh) markReady() { m.readyOnce.Do(func() { close(m.ready) }) }
 
 // SetState tells the fleet what this node does. Dead can't be told.
 func (m *Mesh) SetState(s NodeState) {
@@ -124,11 +180,7 @@ func (m *Mesh) SetState(s NodeState) {
 		m.log.Error("a state that no node can tell is ignored", "state", s)
 		return
 	}
-	m.change(func(i *info) bool {
-		was := i.State
-		i.State = s
-		return was != s
-	})
+	m.change(func(i *info) { i.State = s })
 }
 
 // SetConfigHash tells the fleet which config this node runs. It must be printable and at most 63 bytes long.
@@ -137,25 +189,13 @@ func (m *Mesh) SetConfigHash(hash string) {
 		m.log.Error("a config hash that can't be told is ignored", "hash", hash)
 		return
 	}
-	m.change(func(i *info) bool {
-		was := i.Hash
-		i.Hash = hash
-		return was != hash
-	})
+	m.change(func(i *info) { i.Hash = hash })
 }
 
 // change edits what this node says of itself and tells everybody at once.
-func (m *Mesh) change(edit func(*info) bool) {
-	m.mu.Lock()
-	if !edit(&m.self) {
-		m.mu.Unlock()
-		return
-	}
-	m.self.Seq++
-	m.kickBeats()
-	m.mu.Unlock()
+func (m *Mesh) change(edit func(*info)) {
+	m.step(func(c *core, now instant) *effects { return c.editSelf(now, edit) })
 	kick(m.metaKick)
-	m.notify.change()
 }
 
 // Publish replaces this node's report: JSON of at most MaxReport bytes that the others see in Members. A report must be
@@ -172,51 +212,36 @@ func (m *Mesh) Publish(report json.RawMessage) {
 		m.log.Error("this node's report can't be published", "error", err)
 		return
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.reportAt = m.opt.Now()
-	if !bytes.Equal(b.Bytes(), m.report) {
-		m.report = bytes.Clone(b.Bytes())
-		m.reportVersion++
-	}
+	m.step(func(c *core, now instant) *effects { return c.publish(now, b.Bytes()) })
 }
 
-// Members is everyone known, this node included, sorted by name. A copy, but for the bytes of the reports.
+// Members is everyone known, this node included, sorted by name. A copy, but for what is marked as not to be modified.
 func (m *Mesh) Members() []Member {
-	now := m.opt.Now()
+	now := m.instant()
 	m.mu.Lock()
-	out := make([]Member, 0, len(m.members)+1)
-	out = append(out, m.selfView(now))
-	for _, mb := range m.members {
-		out = append(out, mb.view(now))
+	defer m.mu.Unlock()
+	out := make([]Member, 0, len(m.core.members)+1)
+	out = append(out, m.selfView(now.at))
+	for _, mb := range m.core.members {
+		out = append(out, mb.view(now.at))
 	}
-	m.mu.Unlock()
 	slices.SortFunc(out, func(a, b Member) int { return strings.Compare(a.Name, b.Name) })
 	return out
 }
 
 // selfView is this node as a member. The caller holds m.mu.
 func (m *Mesh) selfView(now time.Time) Member {
+	self := m.core.self
 	out := Member{
-		Name: m.opt.Node, Region: m.self.Region, Boot: m.self.Boot, Addrs: slices.Clone(m.self.Addrs),
-		Gossip: m.gossip, Peer: m.self.Peer, Admin: m.self.Admin, Version: m.self.Version, ConfigHash: m.self.Hash,
-		State: m.self.State, Reachable: true, LastSeen: now, Unreachable: m.unreachable(), Self: true,
+		Name: m.opt.Node, Region: self.info.Region, Boot: self.info.Boot, Addrs: slices.Clone(self.info.Addrs),
+		Gossip: m.gossip, Peer: self.info.Peer, Admin: self.info.Admin, Version: self.info.Version, ConfigHash: self.info.Hash,
+		State: self.info.State, Reachable: true, LastSeen: now, Self: true,
+		Unreachable: namesIn(self.sections[sectionUnreachable]), Watches: namesIn(self.sections[sectionWatches]),
+		RegionRTT: rttsIn(self.sections[sectionRTT]),
 	}
-	if m.report != nil && now.Sub(m.reportAt) <= ReportTTL {
-		out.Report, out.ReportAt = m.report, m.reportAt
+	if body := self.sections[sectionReport]; len(body) > 0 && now.Sub(self.renewed) <= ReportTTL {
+		out.Report, out.ReportAt = body, self.renewed
 	}
-	return out
-}
-
-// unreachable is whom this node can't reach, sorted; those that left are left out. The caller holds m.mu.
-func (m *Mesh) unreachable() []string {
-	var out []string
-	for name, mb := range m.members {
-		if mb.reach.standing == unreachable && mb.info.State != Leaving {
-			out = append(out, name)
-		}
-	}
-	slices.Sort(out)
 	return out
 }
 
@@ -226,18 +251,29 @@ func (m *Mesh) Run(ctx context.Context) error {
 	if !m.running.CompareAndSwap(false, true) {
 		return fmt.Errorf("mesh: Run may be called only once")
 	}
-	m.registry.replay()
 	notifyCtx, stopNotify := context.WithCancel(context.WithoutCancel(ctx))
-	var told, loops sync.WaitGroup
+	diskCtx, stopDisk := context.WithCancel(context.WithoutCancel(ctx))
+	var told, saved, loops sync.WaitGroup
 	told.Go(func() { m.notify.run(notifyCtx) })
-	loops.Go(func() { m.runPeers(ctx) })
+	for _, r := range m.Registers("") {
+		m.opt.OnRegister(r)
+	}
+	saved.Go(func() { m.runDisk(diskCtx) })
+	m.mu.Lock()
+	m.dialing = ctx
+	m.mu.Unlock()
+	m.links.open()
+	loops.Go(func() { m.runTicks(ctx) })
 	loops.Go(func() { m.runJoin(ctx) })
 	loops.Go(func() { m.runGossipUpdates(ctx) })
 	loops.Go(func() { m.runUpkeep(ctx) })
-	loops.Go(func() { m.awaitReady(ctx) })
 	<-ctx.Done()
-	err := m.Close() // before the loops are waited for: a join in progress ends with its connection
+	m.links.shut() // before the loops are waited for: links end
+	err := m.Close()
 	loops.Wait()
+	m.links.wait()
+	stopDisk()
+	saved.Wait()
 	stopNotify()
 	told.Wait()
 	if m.store != nil {
@@ -246,6 +282,20 @@ func (m *Mesh) Run(ctx context.Context) error {
 		}
 	}
 	return err
+}
+
+// runTicks tells the core of time.
+func (m *Mesh) runTicks(ctx context.Context) {
+	ticker := time.NewTicker(tickEvery(m.opt.Heartbeat))
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			m.step(func(c *core, now instant) *effects { return c.tick(now) })
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // Close closes the gossip sockets, and the data folder where Run was never called. It is for an owner that gives up
@@ -276,48 +326,70 @@ func (m *Mesh) Leave(timeout time.Duration) error {
 		return nil
 	}
 	m.leaving.Store(true)
+	deadline := time.Now().Add(timeout)
 	m.SetState(Leaving)
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
-	defer cancel()
-	var wg sync.WaitGroup
-	for _, name := range m.peers(func(mb *member) bool { return mb.live() && mb.reach.standing != unreachable }) {
-		wg.Go(func() { m.beatOnce(ctx, name) })
-	}
-	// The new meta first: it is what tells peers without a peer channel that the silence to come is meant.
-	wg.Go(func() { _ = m.list.UpdateNode(max(timeout/2, time.Millisecond)) })
-	wg.Wait()
-	deadline, _ := ctx.Deadline()
+	// The new meta first: it is what tells peers without a link that the silence to come is meant.
+	_ = m.list.UpdateNode(max(timeout/2, time.Millisecond))
+	m.drain(deadline)
+	m.links.refuse()
 	if err := m.list.Leave(max(time.Until(deadline), 10*time.Millisecond)); err != nil {
 		return fmt.Errorf("mesh: not all nodes may know yet that this one leaves: %w", err)
 	}
 	return nil
 }
 
-// peers is the names of the members that pick picks, sorted.
-func (m *Mesh) peers(pick func(*member) bool) []string {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	var out []string
-	for name, mb := range m.members {
-		if pick(mb) {
-			out = append(out, name)
+// drainPoll is how often a leaving node looks whether its last words are sent.
+const drainPoll = 5 * time.Millisecond
+
+// drain waits until what is queued on the links is sent.
+func (m *Mesh) drain(deadline time.Time) {
+	ticker := time.NewTicker(drainPoll)
+	defer ticker.Stop()
+	for time.Now().Before(deadline) {
+		m.mu.Lock()
+		left := int64(0)
+		for _, p := range m.pipes {
+			left += p.left.Load()
 		}
+		m.mu.Unlock()
+		if left == 0 {
+			return
+		}
+		<-ticker.C
 	}
-	slices.Sort(out)
-	return out
 }
 
-// settle tells of what changed about a member. The caller holds m.mu.
-func (m *Mesh) settle(mb *member, changed bool) {
-	was := mb.last.standing
-	events, differs := mb.settle(m.opt.Now())
-	if mb.last.standing != was {
-		m.kickBeats() // the others build their quorum from this verdict
+// EndAccepted ends the links that other nodes made with this one and takes no new ones, for an owner that is about to
+// stop its peer listener. Those that this node made go on until Leave.
+func (m *Mesh) EndAccepted() {
+	m.links.refuse()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, p := range m.pipes {
+		if p.accepted {
+			p.put(&bye{"this node stops"})
+			p.end()
+		}
 	}
-	for _, e := range events {
-		m.notify.event(e.kind, e.subject, e.detail)
+}
+
+func (m *Mesh) isClosed() bool {
+	m.life.RLock()
+	defer m.life.RUnlock()
+	return m.closed
+}
+
+// PeerAddr is where the peer channel of a node is reached; false when the node isn't known.
+func (m *Mesh) PeerAddr(name string) (netip.AddrPort, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	at := m.core.self.info.Peer
+	if name != m.opt.Node {
+		mb := m.core.members[name]
+		if mb == nil {
+			return netip.AddrPort{}, false
+		}
+		at = mb.info.Peer
 	}
-	if changed || differs {
-		m.notify.change()
-	}
+	return at, at.IsValid()
 }

@@ -9,6 +9,9 @@ type Metrics struct {
 	refused   *prometheus.CounterVec
 	rtt       *prometheus.GaugeVec
 	registers prometheus.Gauge
+	bytes     *prometheus.CounterVec
+	links     prometheus.Gauge
+	skew      prometheus.Gauge
 }
 
 // NewMetrics registers the metrics. It panics where they are registered already (a programming error).
@@ -20,22 +23,34 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		}, []string{"state"}),
 		messages: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "landfall_mesh_messages_total",
-			Help: "Mesh messages by kind (packet, stream, beat, registers) and direction (in, out).",
+			Help: "Mesh messages by kind (gossip: packet, stream; peer channel: beat, soft, need, held, push, taken, sums, page, bye) and direction (in, out).",
 		}, []string{"kind", "direction"}),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "landfall_mesh_refused_total",
-			Help: "What the mesh refused, by reason: malformed, identity, fleet, meta, future, full, report, overflow.",
+			Help: "What the mesh refused, by reason: malformed, kind, version, fleet, key, identity, duplicate, self, full, meta, report, overflow.",
 		}, []string{"reason"}),
 		rtt: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "landfall_region_rtt_seconds",
-			Help: "Smoothed round trip of heartbeats to the nearest reachable node of a region.",
+			Help: "Smoothed round trip of heartbeats between regions: this node's to its nearest peer there, and what nodes of other regions tell of theirs.",
 		}, []string{"from", "to"}),
 		registers: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "landfall_mesh_registers",
 			Help: "Registers held, deleted ones included until they expire.",
 		}),
+		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "landfall_mesh_bytes_total",
+			Help: "Bytes of mesh messages on the peer channel, before TLS, by direction (in, out).",
+		}, []string{"direction"}),
+		links: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "landfall_mesh_links",
+			Help: "Open links with other nodes on the peer channel.",
+		}),
+		skew: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "landfall_mesh_clock_skew_seconds",
+			Help: "What this node adds to its clock to get the fleet's: 0 while most peers agree with it within five seconds.",
+		}),
 	}
-	reg.MustRegister(m.members, m.messages, m.refused, m.rtt, m.registers)
+	reg.MustRegister(m.members, m.messages, m.refused, m.rtt, m.registers, m.bytes, m.links, m.skew)
 	return m
 }
 

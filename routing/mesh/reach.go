@@ -2,13 +2,14 @@ package mesh
 
 import "time"
 
-// outcome is how a beat ended: a closed list.
+// outcome is how an attempt to talk ended: a closed list.
 type outcome uint8
 
 const (
 	good    outcome = iota // answered
 	missed                 // no answer in time
-	refused                // refused, reset or rejected: the answer came at once, and it was no
+	refused                // nobody listens there, or it was turned down: the answer came at once, and it was no
+	cut                    // an open connection broke: a process that is killed ends so
 )
 
 // standing is this node's own verdict on a peer.
@@ -51,6 +52,10 @@ func (r reach) step(now time.Time, o outcome, silence time.Duration) reach {
 		return r
 	}
 	r.goods = 0
+	if o == cut {
+		r.standing = unreachable
+		return r
+	}
 	r.misses = min(r.misses+1, missesDown)
 	r.refusals++
 	if o != refused {
@@ -67,16 +72,6 @@ func (r reach) step(now time.Time, o outcome, silence time.Duration) reach {
 // long path one retransmission alone takes longer than a beat.
 func silenceLimit(beat, rtt time.Duration) time.Duration {
 	return max(4*beat, time.Second) + 2*rtt
-}
-
-// timeout is how long the next beat may take: until the silence limit is reached, so that the first beat to go unanswered
-// decides; but never less than an answer needs.
-func (r reach) timeout(now time.Time, beat, rtt time.Duration) time.Duration {
-	limit := silenceLimit(beat, rtt)
-	if r.standing != reachable {
-		return limit
-	}
-	return max(limit-now.Sub(r.since), beat+2*rtt)
 }
 
 // smooth is the running round trip after one more sample, by the weight of RFC 6298 section 2.3.

@@ -36,13 +36,15 @@ type knownPeer struct {
 type saved struct {
 	registers []Register
 	peers     map[string]knownPeer
-	skipped   int    // records that could not be understood
-	aside     string // where a corrupt file was moved; empty: there was none
-	cause     error  // why it counts as corrupt
+	alive     time.Time // when this node last knew what the fleet knew; zero: never said
+	skipped   int       // records that could not be understood
+	aside     string    // where a corrupt file was moved; empty: there was none
+	cause     error     // why it counts as corrupt
 }
 
 func registersBucket() []byte { return []byte("registers") }
 func peersBucket() []byte     { return []byte("peers") }
+func selfBucket() []byte      { return []byte("self") }
 
 // openStore opens the file in dir, creating both where absent. A file that bbolt can't read is renamed and a new one
 // begun: the peers hold the registers too. A folder that can't be written or a file in use is an error.
@@ -118,6 +120,11 @@ func openFile(path string) (db *bolt.DB, held saved, err error) {
 		if terr != nil {
 			return terr
 		}
+		self, terr := tx.CreateBucketIfNotExists(selfBucket())
+		if terr != nil {
+			return terr
+		}
+		held.alive, _ = time.Parse(time.RFC3339, string(self.Get([]byte("alive")))) // absent: never said
 		return held.read(registers, peers)
 	})
 	if err != nil {
@@ -179,6 +186,24 @@ func (s *store) save(rs []Register) error {
 		return fmt.Errorf("%s can't be written: %w", s.db.Path(), err)
 	}
 	return nil
+}
+
+// wipe removes all registers.
+func (s *store) wipe() error {
+	return s.update(func(tx *bolt.Tx) error {
+		if err := tx.DeleteBucket(registersBucket()); err != nil {
+			return err
+		}
+		_, err := tx.CreateBucket(registersBucket())
+		return err
+	})
+}
+
+// markAlive writes down that this node knows what the fleet knows at this time.
+func (s *store) markAlive(now time.Time) error {
+	return s.update(func(tx *bolt.Tx) error {
+		return tx.Bucket(selfBucket()).Put([]byte("alive"), now.AppendFormat(nil, time.RFC3339))
+	})
 }
 
 // forget removes registers.

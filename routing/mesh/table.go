@@ -68,6 +68,11 @@ func (t *table) put(r Register) {
 	t.sums[bucket(r.Key)] ^= e.print
 }
 
+func (t *table) has(key string) bool {
+	_, ok := t.entries[key]
+	return ok
+}
+
 func (t *table) drop(key string) {
 	if e, ok := t.entries[key]; ok {
 		delete(t.entries, key)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -93,7 +94,7 @@ func TestQuickRestartElsewhere(t *testing.T) {
 	c.kill()
 	c2 := f.start("c", nil, a) // before anybody can have noticed, at other ports
 	for _, n := range []*node{a, b} {
-		eventually(t, n.name+" reaches the new c", func() bool { m := n.sees("c"); return m.Reachable && m.Boot == c2.self.Boot })
+		eventually(t, n.name+" reaches the new c", func() bool { m := n.sees("c"); return m.Reachable && m.Boot == c2.opt.Boot })
 		if n.saw("node.duplicate c") {
 			t.Errorf("%s takes a restart for a doubled name", n.name)
 		}
@@ -102,10 +103,12 @@ func TestQuickRestartElsewhere(t *testing.T) {
 }
 
 func TestDoubledNameIsReported(t *testing.T) {
-	f, a, b, c := three(t)
+	f, a, _, c := three(t)
 	double := f.start("c", nil, a)
-	eventually(t, "some node says so", func() bool { return a.saw("node.duplicate c") || b.saw("node.duplicate c") })
-	eventually(t, "both bearers say so", func() bool { return c.saw("node.duplicate c") && double.saw("node.duplicate c") })
+	eventually(t, "some node says so", func() bool { return double.saw("mesh.refused a") || double.saw("mesh.refused b") })
+	if m := a.sees("c"); m.Boot != c.opt.Boot || !m.Reachable {
+		t.Errorf("the second bearer of a name takes the first one's place: %+v", m)
+	}
 }
 
 func TestPeerChannelRefuses(t *testing.T) {
@@ -125,37 +128,50 @@ func TestPeerChannelRefuses(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer func() { _ = resp.Body.Close() }()
-		text, _ := io.ReadAll(resp.Body)
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
 		return resp.StatusCode, string(text)
 	}
-	as := func(node, fleet string) []byte {
-		return encode(beat{Fleet: fleet, Node: node, Meta: appendMeta(nil, someInfo())})
+	hello := func(edit func(*greeting)) []byte {
+		i := someInfo()
+		i.Boot = "other"
+		g := greeting{Speaks: protoVersion, Oldest: protoOldest, Fleet: "test", Node: "b", Meta: appendMeta(nil, i)}
+		edit(&g)
+		raw := encode(g)
+		return append(binary.AppendUvarint(nil, uint64(len(raw))), raw...)
 	}
 	for name, c := range map[string]struct {
 		path string
 		body []byte
 		want int
+		text string
 	}{
-		"another's name":        {pathBeat, as("z", "test"), http.StatusForbidden},
-		"another fleet":         {pathBeat, as("b", "other"), http.StatusForbidden},
-		"not a beat":            {pathBeat, []byte(`{`), http.StatusBadRequest},
-		"too large":             {pathBeat, bytes.Repeat([]byte(" "), maxBeat+1), http.StatusRequestEntityTooLarge},
-		"registers of another":  {pathRegisters, encode(exchange{Fleet: "test", Node: "z"}), http.StatusForbidden},
-		"too few sums":          {pathRegisters, encode(exchange{Fleet: "test", Node: "b", Sums: []uint64{1}}), http.StatusBadRequest},
-		"too large an exchange": {pathRegisters, bytes.Repeat([]byte(" "), maxExchange+1), http.StatusRequestEntityTooLarge},
-		"unknown path":          {"/mesh/v1/else", nil, http.StatusNotFound},
+		"another's name":   {pathLink, hello(func(g *greeting) { g.Node = "z" }), http.StatusForbidden, "the node says that it is z"},
+		"another fleet":    {pathLink, hello(func(g *greeting) { g.Fleet = "other" }), http.StatusForbidden, `belongs to fleet "test", b to "other"`},
+		"another version":  {pathLink, hello(func(g *greeting) { g.Speaks, g.Oldest = 9, 8 }), http.StatusUpgradeRequired, "b 8 to 9"},
+		"another key":      {pathLink, hello(func(g *greeting) { g.Keys = []string{"00000000"} }), http.StatusForbidden, "share no mesh.key"},
+		"a name in use":    {pathLink, hello(func(*greeting) {}), http.StatusConflict, "another process of the name b"},
+		"its own name":     {pathLink, hello(func(g *greeting) { g.Node = "a" }), http.StatusForbidden, "does not bear"},
+		"not a greeting":   {pathLink, []byte("\x01{"), http.StatusBadRequest, "not understood"},
+		"nothing":          {pathLink, nil, http.StatusBadRequest, "no greeting came"},
+		"a huge greeting":  {pathLink, binary.AppendUvarint(nil, 1<<40), http.StatusBadRequest, "no greeting came"},
+		"the former paths": {"/mesh/v1/beat", nil, http.StatusNotFound, ""},
 	} {
-		if code, text := call(c.path, c.body); code != c.want {
+		eventually(t, "the beats of b are heard", func() bool {
+			a.Mesh.mu.Lock()
+			defer a.Mesh.mu.Unlock()
+			l := a.core.members["b"].link
+			return l != nil && l.echoed > 4
+		})
+		if code, text := call(c.path, c.body); code != c.want || !strings.Contains(text, c.text) {
 			t.Errorf("%s: %d %s, not %d", name, code, text, c.want)
 		}
 	}
 	far := register("far", `1`, time.Now().Add(2*MaxClockLead).UnixMilli())
-	code, text := call(pathRegisters, encode(exchange{Fleet: "test", Node: "b", Registers: []Register{far, register("near", `1`, 5)}}))
-	if code != http.StatusOK || !strings.Contains(text, `"why":"future"`) {
-		t.Errorf("a register from the future: %d %s", code, text)
-	}
-	eventually(t, "it is reported", func() bool { return a.saw("registers.future far") })
-	if rs := a.Registers(""); len(rs) != 1 || rs[0].Key != "near" {
+	b.put(&push{register: far})
+	b.put(&push{register: register("near", `1`, 5)})
+	eventually(t, "a register from the future is reported", func() bool { return a.saw("registers.future far") })
+	eventually(t, "the other is taken", func() bool { return len(a.Registers("")) == 1 })
+	if rs := a.Registers(""); rs[0].Key != "near" {
 		t.Errorf("a holds %+v", rs)
 	}
 	b.Publish(json.RawMessage(`"` + strings.Repeat("x", MaxReport) + `"`))
@@ -164,6 +180,30 @@ func TestPeerChannelRefuses(t *testing.T) {
 	if m := b.sees("b"); m.Report != nil || m.State != Joining {
 		t.Errorf("what can't be told is told: %+v", m)
 	}
+}
+
+// put sends a message on all links of a node.
+func (n *node) put(m message) {
+	n.Mesh.mu.Lock()
+	defer n.Mesh.mu.Unlock()
+	for _, p := range n.pipes {
+		p.put(m)
+	}
+}
+
+// merge has a node take registers as if a peer had sent them.
+func (n *node) merge(rs []Register) {
+	n.step(func(c *core, now instant) *effects {
+		c.begin()
+		c.merge(now, "test", rs)
+		return &c.out
+	})
+}
+
+func (n *node) held() (count int, digest uint64) {
+	n.Mesh.mu.Lock()
+	defer n.Mesh.mu.Unlock()
+	return len(n.core.table.entries), n.core.table.digest()
 }
 
 func TestManyRegistersCrossInPages(t *testing.T) {
@@ -177,9 +217,7 @@ func TestManyRegistersCrossInPages(t *testing.T) {
 	for i := range 500 { // 2 MB: several pages
 		rs = append(rs, register(fmt.Sprintf("k/%d", i), string(value), time.Now().UnixMilli()))
 	}
-	if refused := a.registry.merge("test", rs); len(refused) != 0 {
-		t.Fatal(refused)
-	}
+	a.merge(rs)
 	a.run()
 	b, err := f.prepare("b", nil, a)
 	if err != nil {
@@ -188,13 +226,14 @@ func TestManyRegistersCrossInPages(t *testing.T) {
 	for i := range rs {
 		rs[i].Key = "b" + rs[i].Key
 	}
-	b.registry.merge("test", rs)
+	b.merge(rs)
 	b.run()
 	<-b.Ready()
 	for _, n := range []*node{a, b} {
 		eventually(t, n.name+" has all", func() bool { return len(n.Registers("")) == 1000 })
 	}
-	if a.registry.digest() != b.registry.digest() {
+	_, da := a.held()
+	if _, db := b.held(); da != db {
 		t.Error("equal registers have different digests")
 	}
 }
@@ -206,8 +245,9 @@ func TestFullTable(t *testing.T) {
 	for i := range rs {
 		rs[i] = register(fmt.Sprintf("k/%05d", i), `1`, time.Now().UnixMilli())
 	}
-	if refused := a.registry.merge("test", rs); len(refused) != 1 || refused[0].Why != "full" {
-		t.Errorf("refused: %v", refused)
+	a.merge(rs)
+	if n, _ := a.held(); n != MaxRegisters {
+		t.Errorf("%d registers are held", n)
 	}
 	if _, err := a.Set(t.Context(), "one-more", json.RawMessage(`1`)); err == nil || !strings.Contains(err.Error(), "in use") {
 		t.Errorf("one more is set: %v", err)
@@ -240,9 +280,9 @@ func TestRegistersExpire(t *testing.T) {
 	if rs := a.Registers(""); len(rs) != 0 {
 		t.Errorf("expired, yet listed: %+v", rs)
 	}
-	eventually(t, "it is dropped", func() bool { return a.registry.count() == 1 })
+	eventually(t, "it is dropped", func() bool { n, _ := a.held(); return n == 1 })
 	shift.Store(int64(25 * time.Hour))
-	eventually(t, "the tombstone is dropped", func() bool { return a.registry.count() == 0 })
+	eventually(t, "the tombstone is dropped", func() bool { n, _ := a.held(); return n == 0 })
 	a.kill()
 	b := f.start("a", later)
 	<-b.Ready()
@@ -266,7 +306,7 @@ func TestMetricsMove(t *testing.T) {
 		`landfall_mesh_members{state="joining"} = 2`: true, `landfall_mesh_registers{} = 1`: true,
 		`landfall_mesh_refused_total{reason="report"} = 1`: true,
 	}
-	for _, kind := range []string{"packet", "stream", "beat", "registers"} {
+	for _, kind := range []string{"packet", "stream", "beat", "soft", "push", "taken"} {
 		for _, direction := range []string{"in", "out"} {
 			want[fmt.Sprintf(`landfall_mesh_messages_total{direction=%q,kind=%q}`, direction, kind)] = true
 		}
@@ -302,10 +342,10 @@ func gather(t *testing.T, n *node) map[string]float64 {
 }
 
 func BenchmarkMembers(b *testing.B) {
-	m := &Mesh{opt: Options{Node: "self", Now: time.Now}, members: map[string]*member{}, self: someInfo()}
+	m := &Mesh{opt: Options{Node: "self", Now: time.Now}, base: time.Now()}
+	m.core = newCore("self", someInfo(), time.Second, time.Second, m.instant(), func() float64 { return 0 })
 	for i := range 30 {
-		name := fmt.Sprintf("n%d", i)
-		m.members[name] = &member{name: name, info: someInfo(), alive: true, heard: true}
+		m.core.hint(m.instant(), fmt.Sprintf("n%d", i), someInfo(), netip.AddrPort{}, true)
 	}
 	b.ReportAllocs()
 	for b.Loop() {

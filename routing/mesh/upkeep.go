@@ -27,39 +27,39 @@ func (m *Mesh) runUpkeep(ctx context.Context) {
 }
 
 func (m *Mesh) upkeep() {
-	now := m.opt.Now()
-	if m.registry.expire(now) {
-		m.notify.change()
-	}
+	now := m.instant()
 	m.mu.Lock()
-	for name, mb := range m.members {
-		if mb.forgotten(now) {
-			delete(m.members, name)
-			delete(m.known, name)
-			m.notify.change()
-			kick(m.peersKick)
-			continue
-		}
-		if stale := mb.report != nil && !mb.fresh(now); stale != m.staleReports[name] {
-			m.staleReports[name] = stale
-			m.notify.change()
+	m.watchConfigs(now.at)
+	m.measure(now.at)
+	missing := false
+	for _, mb := range m.core.members {
+		missing = missing || mb.connected && mb.heard && !mb.alive && mb.info.State != Leaving
+	}
+	ready := m.core.ready && !m.core.stale
+	m.mu.Unlock()
+	if missing {
+		kick(m.joinKick) // gossip takes a node for dead that lives
+	}
+	m.savePeers()
+	if wall := now.wall; ready && m.store != nil && wall.Sub(m.aliveAt) >= aliveEvery {
+		m.aliveAt = wall
+		if err := m.store.markAlive(wall); err != nil {
+			m.log.Warn("the data folder can't be written", "error", err)
 		}
 	}
-	maps.DeleteFunc(m.staleReports, func(name string, _ bool) bool { return m.members[name] == nil })
-	m.watchConfigs()
-	m.measure()
-	m.mu.Unlock()
-	m.savePeers()
 }
 
+// aliveEvery is how often a node writes down that it is in touch with the fleet.
+const aliveEvery = time.Minute
+
 // watchConfigs tells when the live nodes begin or cease to run different configs. The caller holds m.mu.
-func (m *Mesh) watchConfigs() {
+func (m *Mesh) watchConfigs(now time.Time) {
 	nodes := map[string][]string{}
-	if m.self.Hash != "" {
-		nodes[m.self.Hash] = []string{m.opt.Node}
+	if m.core.self.info.Hash != "" {
+		nodes[m.core.self.info.Hash] = []string{m.opt.Node}
 	}
-	for name, mb := range m.members {
-		if mb.live() && mb.info.Hash != "" {
+	for name, mb := range m.core.members {
+		if mb.live(now) && mb.info.Hash != "" {
 			nodes[mb.info.Hash] = append(nodes[mb.info.Hash], name)
 		}
 	}
@@ -88,36 +88,49 @@ func describeSplit(nodes map[string][]string) string {
 }
 
 // measure sets the gauges. The caller holds m.mu.
-func (m *Mesh) measure() {
-	counts := map[NodeState]int{m.self.State: 1}
-	nearest := map[string]time.Duration{}
-	for _, mb := range m.members {
-		counts[mb.state()]++
-		if mb.rtt > 0 && mb.reach.standing == reachable {
-			if old, ok := nearest[mb.info.Region]; !ok || mb.rtt < old {
-				nearest[mb.info.Region] = mb.rtt
+func (m *Mesh) measure(now time.Time) {
+	counts := map[NodeState]int{m.core.self.info.State: 1}
+	m.metrics.rtt.Reset() // a region that can't be reached has no round trip
+	own := m.core.self.info.Region
+	least := map[[2]string]time.Duration{}
+	add := func(from, to string, d time.Duration) {
+		if old, ok := least[[2]string{from, to}]; !ok || d < old {
+			least[[2]string{from, to}] = d
+		}
+	}
+	for _, mb := range m.core.members {
+		counts[mb.state(now)]++
+		if mb.rtt.smoothed > 0 && mb.reach.standing == reachable {
+			add(own, mb.info.Region, mb.rtt.smoothed)
+		}
+		if mb.info.Region != own && mb.fresh(now) {
+			for to, d := range mb.rtts {
+				add(mb.info.Region, to, d)
 			}
 		}
 	}
 	for _, s := range append(told(), Dead) {
 		m.metrics.members.WithLabelValues(string(s)).Set(float64(counts[s]))
 	}
-	m.metrics.rtt.Reset() // a region that can't be reached has no round trip
-	for region, rtt := range nearest {
-		m.metrics.rtt.WithLabelValues(m.self.Region, region).Set(rtt.Seconds())
+	for pair, d := range least {
+		m.metrics.rtt.WithLabelValues(pair[0], pair[1]).Set(d.Seconds())
 	}
+	m.metrics.links.Set(float64(len(m.pipes)))
+	m.metrics.registers.Set(float64(len(m.core.table.entries)))
+	m.metrics.skew.Set(m.core.skew.Seconds())
 }
 
 // savePeers writes down where the others are when that has changed, to find them after a restart without the seeds.
 func (m *Mesh) savePeers() {
+	at := m.instant().at
 	now := m.opt.Now()
 	m.mu.Lock()
 	changed := false
-	for name, mb := range m.members {
-		p := knownPeer{Gossip: mb.gossip.String(), Seen: mb.lastSeen}
+	for name, mb := range m.core.members {
+		p := knownPeer{Gossip: mb.gossip.String(), Seen: now}
 		old, have := m.known[name]
 		switch {
-		case !mb.heard || mb.gone():
+		case !mb.heard || mb.gone(at):
 			continue
 		case !have || old.Gossip != p.Gossip:
 			m.known[name], changed = p, true
@@ -126,8 +139,8 @@ func (m *Mesh) savePeers() {
 		}
 	}
 	for name, p := range m.known {
-		mb := m.members[name]
-		if now.Sub(p.Seen) >= forgetDead && (mb == nil || !mb.alive) || mb != nil && mb.gone() {
+		mb := m.core.members[name]
+		if now.Sub(p.Seen) >= forgetDead && (mb == nil || !mb.alive) || mb != nil && mb.gone(at) {
 			delete(m.known, name)
 			changed = true
 		}

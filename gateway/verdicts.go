@@ -1,0 +1,142 @@
+package gateway
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"landfall/configs"
+	"landfall/healthcheck"
+	"landfall/routing"
+	"landfall/routing/mesh"
+)
+
+const forcePrefix = "force/"
+
+// force is an operator's word on a region's state, as it travels: a register.
+type force struct {
+	Region  string    `json:"region"`
+	Service string    `json:"service,omitempty"` // empty: the region as such
+	State   string    `json:"state"`             // up or down
+	Reason  string    `json:"reason"`
+	By      string    `json:"by"`
+	Since   time.Time `json:"since"`
+	Until   time.Time `json:"until"`
+}
+
+func (f force) key() string {
+	return strings.TrimSuffix(forcePrefix+f.Region+"/"+f.Service, "/")
+}
+
+func (f force) subject() healthcheck.Subject {
+	return healthcheck.Subject{Region: f.Region, Service: f.Service}
+}
+
+// forcesIn reads the forces in force out of registers. A value that this version can't read is left out.
+func forcesIn(registers []mesh.Register, now time.Time) []force {
+	var out []force
+	for _, r := range registers {
+		var f force
+		if r.Value == nil || json.Unmarshal(r.Value, &f) != nil || f.key() != r.Key || !now.Before(f.Until) {
+			continue
+		}
+		if s := parseState(f.State); s == routing.Up || s == routing.Down {
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
+// judging turns what a view shows into verdicts and puts those in the snapshot. It is used by one rebuild at a time.
+type judging struct {
+	judge    *healthcheck.Judge
+	isolated bool
+	forces   []force
+}
+
+func newJudging(p healthcheck.Policy) *judging { return &judging{judge: healthcheck.NewJudge(p)} }
+
+// weigh replaces what is seen by what was found, and returns the events to tell.
+func (j *judging) weigh(v view, home string, s *routing.Snapshot, facts []regionFacts) (events [][3]string) {
+	var forces []healthcheck.Force
+	for _, f := range j.forces {
+		forces = append(forces, healthcheck.Force{Subject: f.subject(), State: parseState(f.State), Reason: f.Reason, By: f.By, Until: f.Until})
+	}
+	j.judge.Step(v.now, home, sights(s, facts), forces)
+	for i := range s.Regions {
+		r := &s.Regions[i]
+		found := j.judge.Verdict(healthcheck.Subject{Region: r.Name})
+		switch {
+		case found.State == routing.Down:
+			r.Dead = true
+		case found.State == routing.Up && len(r.Nodes) > 0:
+			r.Dead = false
+		}
+		if found.Kept || found.Forced {
+			facts[i].evidence = strings.TrimSuffix(found.Evidence+"; "+facts[i].evidence, "; ")
+		}
+		for k := range s.Services {
+			if p := &s.Services[k].Places[i]; p.HasPool {
+				p.Pool = j.judge.Verdict(healthcheck.Subject{Region: r.Name, Service: s.Services[k].Name}).State
+			}
+		}
+	}
+	isolated, why := j.judge.Isolated()
+	switch {
+	case isolated && !j.isolated:
+		events = append(events, [3]string{"observer.isolated", home, why})
+	case !isolated && j.isolated:
+		events = append(events, [3]string{"observer.back", home, "this node sees most regions again and goes by what it sees"})
+	}
+	j.isolated = isolated
+	return events
+}
+
+// sights is what the raw snapshot shows of each region and each service there.
+func sights(s *routing.Snapshot, facts []regionFacts) []healthcheck.Sight {
+	var out []healthcheck.Sight
+	for i, r := range s.Regions {
+		seen := healthcheck.Sight{Subject: healthcheck.Subject{Region: r.Name}, State: routing.Up, Evidence: facts[i].evidence}
+		switch {
+		case facts[i].total == 0: // no node of it was ever met: that is no finding
+			seen.State = routing.Unknown
+		case r.Dead:
+			seen.State = routing.Down
+		case r.Drained:
+			seen.State = routing.Draining
+		}
+		out = append(out, seen)
+		for _, svc := range s.Services {
+			if p := svc.Places[i]; p.HasPool {
+				out = append(out, healthcheck.Sight{
+					Subject: healthcheck.Subject{Region: r.Name, Service: svc.Name}, State: p.Pool,
+					Evidence: fmt.Sprintf("%d of its %d nodes live", facts[i].live, facts[i].total),
+				})
+			}
+		}
+	}
+	return out
+}
+
+// verdictPolicy is how a config wants verdicts to be found.
+func verdictPolicy(c *configs.Config) healthcheck.Policy {
+	return healthcheck.Policy{Hold: c.Health.Hold.D(), Distrust: float64(c.Health.Panic)}
+}
+
+// tellForces writes events for forces that came or went.
+func (n *Node) tellForces(old, now []force) {
+	for _, f := range missingForces(old, now) {
+		n.event("verdict.forced", strings.TrimPrefix(f.key(), forcePrefix),
+			fmt.Sprintf("%s by %s until %s: %s", f.State, f.By, f.Until.UTC().Format(time.RFC3339), f.Reason))
+	}
+	for _, f := range missingForces(now, old) {
+		n.event("verdict.unforced", strings.TrimPrefix(f.key(), forcePrefix), "lifted or expired")
+	}
+}
+
+// missingForces are the forces of all that have is without.
+func missingForces(have, all []force) []force {
+	return slices.DeleteFunc(slices.Clone(all), func(f force) bool { return slices.Contains(have, f) })
+}

@@ -1,0 +1,112 @@
+package healthcheck
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Observation is what one node sees of the others.
+type Observation struct {
+	Observer       string   // the node that looked
+	ObserverRegion string   // its region
+	Watches        []string // the nodes that it looked at; nil: all
+	Unreachable    []string // the nodes that it can't reach
+}
+
+// Ballot is the word of all observers on all nodes, counted once so that asking is cheap. It is immutable.
+type Ballot struct {
+	all   []vote            // of observers that look at every node
+	of    map[string][]vote // by node, of observers that name whom they look at
+	down  map[string][]vote // by node
+	quota string
+}
+
+type vote struct{ observer, region string }
+
+// NewBallot counts observations. quorum is the share of the regions that must vote "unreachable": "any" (one), "all", or
+// "majority" (more than half; also for any other value).
+func NewBallot(obs []Observation, quorum string) *Ballot {
+	b := &Ballot{of: map[string][]vote{}, down: map[string][]vote{}, quota: quorum}
+	seen := map[string]bool{}
+	for _, o := range obs {
+		if o.ObserverRegion == "" || seen[o.Observer] {
+			continue
+		}
+		seen[o.Observer] = true
+		v := vote{o.Observer, o.ObserverRegion}
+		if o.Watches == nil {
+			b.all = append(b.all, v)
+		}
+		for _, n := range o.Watches {
+			b.of[n] = append(b.of[n], v)
+		}
+		for _, n := range o.Unreachable {
+			b.down[n] = append(b.down[n], v)
+		}
+	}
+	return b
+}
+
+// Reachable tells whether a node of a region counts as reachable, and the evidence in a sentence for people. Observers
+// vote by region, so that a region with many nodes has one voice, and the node's own region has none: what is asked
+// is whether other regions reach it. A region's vote is "unreachable" only when all of its observers of the node say so:
+// one that reaches the node proves that the region can. Without an observer in another region the node counts as
+// reachable: a node never withdraws the fleet's last answer on its own word.
+//
+// With two regions the only other region decides alone. Whether a node lives at all is the mesh's to say; Reachable is
+// asked of nodes that live.
+func (b *Ballot) Reachable(node, region string) (ok bool, evidence string) {
+	against, forIt := map[string][]string{}, map[string][]string{} // observers by region
+	down := b.down[node]
+	for _, votes := range [][]vote{b.all, b.of[node]} {
+		for _, v := range votes {
+			if v.observer == node || v.region == region {
+				continue
+			}
+			side := forIt
+			if slices.Contains(down, v) {
+				side = against
+			}
+			side[v.region] = append(side[v.region], v.observer)
+		}
+	}
+	for r := range forIt { // one that reaches it outweighs its region's others
+		delete(against, r)
+	}
+	voters := len(against) + len(forIt)
+	if voters == 0 {
+		return true, "no observer in another region"
+	}
+	if len(against) == 0 {
+		return true, "reached from " + list(forIt)
+	}
+	need := quota(b.quota, voters)
+	evidence = "unreachable from " + list(against)
+	if len(forIt) > 0 {
+		evidence += ", reached from " + list(forIt)
+	}
+	return len(against) < need, fmt.Sprintf("%s; %d of %d regions must agree", evidence, need, voters)
+}
+
+// quota is how many of the voters must agree.
+func quota(quorum string, voters int) int {
+	switch quorum {
+	case "any":
+		return 1
+	case "all":
+		return voters
+	}
+	return voters/2 + 1
+}
+
+// list writes regions with their observers, sorted: "eu-west (n1, n2), us-east (n3)".
+func list(regions map[string][]string) string {
+	var parts []string
+	for region, observers := range regions {
+		slices.Sort(observers)
+		parts = append(parts, fmt.Sprintf("%s (%s)", region, strings.Join(observers, ", ")))
+	}
+	slices.Sort(parts)
+	return strings.Join(parts, ", ")
+}

@@ -1,0 +1,115 @@
+package healthcheck
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"landfall/routing"
+)
+
+// A story is what is seen of regions a, b, c, d from home, second by second: u up, d down, D draining, ? unknown.
+func TestJudge(t *testing.T) {
+	states := map[rune]routing.State{'u': routing.Up, 'd': routing.Down, 'D': routing.Draining, '?': routing.Unknown}
+	letters := map[routing.State]rune{routing.Up: 'u', routing.Down: 'd', routing.Draining: 'D', routing.Unknown: '?'}
+	for name, c := range map[string]struct{ seen, want []string }{
+		"an ordinary day":                       {[]string{"uuu", "uuu"}, []string{"uuu", "uuu"}},
+		"the first finding is believed at once": {[]string{"?du", "udu"}, []string{"?du", "udu"}},
+		"down at once, up after the hold": {
+			[]string{"uuu", "duu", "duu", "uuu", "uuu", "uuu", "uuu"},
+			[]string{"uuu", "duu", "duu", "duu", "duu", "uuu", "uuu"},
+		},
+		"a break starts the hold anew": {
+			[]string{"uuu", "duu", "uuu", "?uu", "uuu", "uuu", "uuu"},
+			[]string{"uuu", "duu", "duu", "?uu", "uuu", "uuu", "uuu"},
+		},
+		"a second fall holds twice as long": {
+			[]string{"uuu", "duu", "uuu", "uuu", "uuu", "duu", "uuu", "uuu", "uuu", "uuu", "uuu"},
+			[]string{"uuu", "duu", "duu", "duu", "uuu", "duu", "duu", "duu", "duu", "duu", "uuu"},
+		},
+		"draining is told, not thought about": {[]string{"uuu", "Duu", "uuu"}, []string{"uuu", "Duu", "uuu"}},
+		"cut off: what was known is kept": {
+			[]string{"uuu", "ddu", "ddd", "ddd", "uuu"},
+			[]string{"uuu", "uuu", "uuu", "uuu", "uuu"},
+		},
+		"one after the other is no isolation": {
+			[]string{"uuu", "duu", "duu", "uuu"},
+			[]string{"uuu", "duu", "duu", "duu"},
+		},
+		"what never was up is not kept": {[]string{"ddd", "ddd"}, []string{"ddd", "ddd"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			j := NewJudge(Policy{Hold: 2 * time.Second, Distrust: 0.5})
+			for second, letter := range c.seen {
+				now := epoch.Add(time.Duration(second) * time.Second)
+				var sights []Sight
+				for i, l := range letter {
+					sights = append(sights, Sight{Subject: Subject{Region: "abc"[i : i+1]}, State: states[l]})
+				}
+				j.Step(now, "home", append(sights, Sight{Subject: Subject{Region: "home"}, State: routing.Up}), nil)
+				got := ""
+				for _, s := range sights {
+					got += string(letters[j.Verdict(s.Subject).State])
+				}
+				if got != c.want[second] {
+					t.Errorf("second %d: seen %s, found %s, not %s", second, letter, got, c.want[second])
+				}
+			}
+		})
+	}
+}
+
+func TestJudgeIsForced(t *testing.T) {
+	j := NewJudge(Policy{Hold: time.Second, Distrust: 1})
+	region, shop := Subject{Region: "a"}, Subject{"a", "shop"}
+	sights := []Sight{{region, routing.Up, "reached from b"}, {shop, routing.Up, ""}}
+	force := []Force{
+		{region, routing.Down, "cable works", "ann", epoch.Add(10 * time.Second)},
+		{shop, routing.Up, "the check is wrong", "bob", epoch.Add(20 * time.Second)},
+	}
+	step := func(second int) (Verdict, Verdict, []Change) {
+		changes := j.Step(epoch.Add(time.Duration(second)*time.Second), "home", sights, force)
+		return j.Verdict(region), j.Verdict(shop), changes
+	}
+	r, s, changes := step(0)
+	if r.State != routing.Down || !r.Forced || s.State != routing.Up || len(changes) != 2 {
+		t.Errorf("not forced: %+v, %+v, %v", r, s, changes)
+	}
+	for _, part := range []string{"forced down by ann", "cable works", "seen up"} {
+		if !strings.Contains(r.Evidence, part) {
+			t.Errorf("the evidence does not say %q: %s", part, r.Evidence)
+		}
+	}
+	if r, _, _ = step(10); r.State != routing.Up || r.Forced || r.Evidence != "reached from b" {
+		t.Errorf("the force did not expire: %+v", r)
+	}
+}
+
+func TestFlapsAreDamped(t *testing.T) {
+	j := NewJudge(Policy{Hold: time.Second, Distrust: 1})
+	changes := 0
+	for second := range 3600 {
+		state := routing.Up
+		if second%4 == 0 {
+			state = routing.Down
+		}
+		changes += len(j.Step(epoch.Add(time.Duration(second)*time.Second), "home", []Sight{{Subject{Region: "a"}, state, ""}}, nil))
+	}
+	if changes > 60 {
+		t.Errorf("a region that flaps 900 times in an hour makes %d changes", changes)
+	}
+}
+
+func BenchmarkJudge(b *testing.B) {
+	var sights []Sight
+	for _, region := range strings.Fields("a b c d e f g h i j") {
+		for _, service := range []string{"", "shop", "web"} {
+			sights = append(sights, Sight{Subject{region, service}, routing.Up, "reached"})
+		}
+	}
+	j := NewJudge(Policy{Hold: time.Second, Distrust: 0.5})
+	b.ReportAllocs()
+	for b.Loop() {
+		j.Step(epoch, "a", sights, nil)
+	}
+}

@@ -197,7 +197,7 @@ type Residency struct {
 
 // Pool is the origins of a service in one region.
 type Pool struct {
-	Origins []string       `yaml:"origins" doc:"URLs: http://host:port or https://host:port." required:"true"`
+	Origins []string       `yaml:"origins" doc:"URLs: http://host:port or https://host:port. With http+dns:// or https+dns:// all addresses of the host are origins, with http+srv://name or https+srv://name the targets of the name's SRV records; they are looked up again when their TTL is over, and the last good ones stay while that fails." required:"true"`
 	Weights map[string]int `yaml:"weights" doc:"Weight by origin URL (default 1): its share of the requests beside the others." min:"1" max:"1000"`
 }
 
@@ -281,6 +281,8 @@ type Breaker struct {
 type Route struct {
 	Match     Match         `yaml:"match" doc:"What the route applies to."`
 	Cache     *RouteCache   `yaml:"cache" doc:"off, on (as the response's headers say), or a mapping. Absent: on."`
+	To        string        `yaml:"to" doc:"Another service, whose pools serve this route. Absent: the service's own."`
+	Mirror    *Mirror       `yaml:"mirror" doc:"Send copies of some requests to another service as well; its answers are thrown away, and it can neither slow nor fail a request."`
 	Allow     []Prefix      `yaml:"allow" doc:"Client addresses that may come (CIDR or single address); others get a 403. Absent: all."`
 	Deny      []Prefix      `yaml:"deny" doc:"Client addresses that may not come, also among those that allow names."`
 	RateLimit *RateLimit    `yaml:"rate_limit" doc:"Requests that a client, key or the whole route may make on each node; more get a 429."`
@@ -294,6 +296,12 @@ type Route struct {
 	Timeout   RouteTimeout  `yaml:"timeout" doc:"Bounds on the time origins may take."`
 	Retry     Retry         `yaml:"retry" doc:"When a failed attempt is tried on another origin."`
 	Hedge     *Hedge        `yaml:"hedge" doc:"A second attempt on another origin when the first is slow; whichever answers first is used. Absent: none."`
+}
+
+// Mirror tells which requests are copied. Those with a body are not.
+type Mirror struct {
+	To     string  `yaml:"to" doc:"The service that gets the copies." required:"true"`
+	Weight Percent `yaml:"weight" doc:"Share of the route's requests without a body that is copied." default:"1%"`
 }
 
 // RateLimit is a token bucket for each key (GCRA).

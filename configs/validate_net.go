@@ -206,10 +206,16 @@ func hostFault(host string) string {
 	}
 }
 
+// srvPattern is the name of SRV records (RFC 2782), or any other host name.
+var srvPattern = regexp.MustCompile(`^[a-z0-9_]([a-z0-9_-]*[a-z0-9])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9])?)+$`)
+
 // originFault says what is wrong with the URL of an origin, without repeating it.
 func originFault(origin string) string {
 	scheme, rest, ok := strings.Cut(origin, "://")
+	scheme, lookup, looked := strings.Cut(scheme, "+")
 	switch {
+	case looked && lookup != "dns" && lookup != "srv":
+		return "is looked up by neither dns nor srv: write http+dns://host:port or http+srv://name"
 	case !ok || scheme != "http" && scheme != "https":
 		return "is not a URL: write http://host:port or https://host:port"
 	case strings.Contains(rest, "@"):
@@ -217,7 +223,18 @@ func originFault(origin string) string {
 	case strings.ContainsAny(rest, "/?#"):
 		return "has a path, a query or a fragment: an origin is only " + scheme + "://host:port, requests bring their own path"
 	}
+	if lookup == "srv" {
+		if len(rest) > maxName || !srvPattern.MatchString(strings.ToLower(rest)) {
+			return "has no name of SRV records, such as _web._tcp.example.com, and nothing else"
+		}
+		return ""
+	}
 	host, port, err := net.SplitHostPort(rest)
+	if err == nil && looked {
+		if _, err := netip.ParseAddr(host); err == nil {
+			return "is an address, which need not be looked up: leave out +dns"
+		}
+	}
 	if err != nil {
 		known := map[string]string{"http": "80", "https": "443"}
 		return fmt.Sprintf("has no port: write host:port, such as :%s at its end", known[scheme])

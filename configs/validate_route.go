@@ -32,6 +32,24 @@ func (v *validator) shaping(path string, r *Route) {
 	}
 }
 
+// targets checks the services that a route sends requests to.
+func (v *validator) targets(path, service string, r *Route) {
+	known := func(at, to string) {
+		if to == "" || v.c.Services[to] != nil && to != service {
+			return
+		}
+		why := "is not a service of this file"
+		if to == service {
+			why = "is the service itself"
+		}
+		v.fault(at, "%s %s", v.show(at, to), why)
+	}
+	known(path+".to", r.To)
+	if r.Mirror != nil {
+		known(path+".mirror.to", r.Mirror.To)
+	}
+}
+
 func contentType(r *Respond) string {
 	if r == nil {
 		return "text/plain"

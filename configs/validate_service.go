@@ -47,6 +47,7 @@ func (v *validator) services() {
 		}
 		for i := range s.Routes {
 			v.route(index(path+".routes", i), &s.Routes[i])
+			v.targets(index(path+".routes", i), name, &s.Routes[i])
 		}
 		v.shadows(path+".routes", s.Routes)
 	}

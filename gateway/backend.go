@@ -230,7 +230,7 @@ func (b backend) origins(service string) []admin.Origin {
 // remoteOrigins are another region's origins, as its nodes report them.
 func (b backend) remoteOrigins(service, region string, urls []string) []admin.Origin {
 	var out []admin.Origin
-	for _, url := range urls {
+	for _, url := range b.lookedUp(service, region, urls) {
 		o := admin.Origin{URL: url, State: routing.Unknown.String(), Detail: "no node of " + region + " has told yet"}
 		for _, m := range b.n.picture.Load().members {
 			state, told := m.report.Origins[service][url]

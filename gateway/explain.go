@@ -104,10 +104,13 @@ func (b backend) hasV6() bool {
 
 // explainRoute adds the route and the pool that a GET of the path would meet in the chosen region.
 func (b backend) explainRoute(e *admin.Explanation, d steered, path string) {
-	g := b.n.generation.Load()
+	g, service := b.n.generation.Load(), d.service
 	if i, ok := g.proxy.RouteOf(d.service, "GET", path); ok {
 		r := g.config.Services[d.service].Routes[i]
 		match := r.Match.Path
+		if r.To != "" {
+			service = r.To
+		}
 		if len(r.Match.Methods) > 0 {
 			match = strings.Join(r.Match.Methods, ",") + " " + match
 		}
@@ -117,14 +120,14 @@ func (b backend) explainRoute(e *admin.Explanation, d steered, path string) {
 		return
 	}
 	region := d.snapshot.Regions[d.decision.Choices[0].Region].Name
-	pool, ok := g.config.PoolFor(d.service, region)
+	pool, ok := g.config.PoolFor(service, region)
 	if !ok {
 		return
 	}
 	e.Pool = &admin.ExplainedPool{Region: region}
 	if region == b.n.id.region {
-		e.Pool.Origins = b.origins(d.service)
+		e.Pool.Origins = b.origins(service)
 		return
 	}
-	e.Pool.Origins = b.remoteOrigins(d.service, region, pool.Origins)
+	e.Pool.Origins = b.remoteOrigins(service, region, pool.Origins)
 }

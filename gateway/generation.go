@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"log/slog"
@@ -85,7 +86,7 @@ func (n *Node) generatePool(g *generation, service string, old *generation) erro
 	}
 	o := upstream.OptionsFrom(service, n.id.region, pool, policy)
 	o.Panic, o.Metrics, o.Logger, o.OnEvent = float64(g.config.Health.Panic), n.metrics.upstream, n.log, n.event
-	o.TLS = secure.config
+	o.TLS, o.OnMembers = secure.config, n.membersChanged
 	g.pools[service] = upstream.NewPool(o)
 	return nil
 }
@@ -126,14 +127,14 @@ func (g *generation) release(keep *generation) {
 func (g *generation) targets(region string) []healthcheck.Target {
 	var out []healthcheck.Target
 	for _, name := range slices.Sorted(maps.Keys(g.config.Services)) {
-		pool, ok := g.config.PoolFor(name, region)
+		_, ok := g.config.PoolFor(name, region)
 		check := g.config.Services[name].Pool.Check
 		if !ok || check == nil {
 			continue
 		}
-		for _, o := range pool.Origins {
+		for _, o := range g.pools[name].Origins() {
 			out = append(out, healthcheck.Target{
-				Service: name, Region: region, Origin: o, Check: *check, TLS: g.tls[name].config, HTTP: g.config.Services[name].Pool.HTTP,
+				Service: name, Region: region, Origin: o, Check: *check, TLS: cmp.Or(g.pools[name].TLS(o), g.tls[name].config), HTTP: g.config.Services[name].Pool.HTTP,
 			})
 		}
 	}
@@ -194,8 +195,7 @@ func (n *Node) reload() error {
 	}
 	commit()
 	n.generation.Store(g)
-	n.checker.Update(g.targets(n.id.region))
-	n.seedPools(g)
+	n.membersChanged()
 	n.applyConfig(c)
 	old.release(g)
 	n.lastReload.Store(&reloadResult{at: n.o.Now()})

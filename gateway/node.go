@@ -91,6 +91,7 @@ type Node struct {
 	drainSeen   time.Time // when the node's drain began or ended, by its own clock
 
 	reloading  sync.Mutex
+	targeting  sync.Mutex // one change of what is checked at a time
 	lastReload atomic.Pointer[reloadResult]
 }
 
@@ -326,6 +327,8 @@ func (n *Node) openGeneration(c *configs.Config) error {
 	if err != nil {
 		return err
 	}
+	n.targeting.Lock()
+	defer n.targeting.Unlock()
 	n.generation.Store(g)
 	n.closers = append(n.closers, func() { n.generation.Load().release(nil) })
 	n.checker = healthcheck.NewChecker(healthcheck.Options{

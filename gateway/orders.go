@@ -80,6 +80,19 @@ func (n *Node) followOrders() {
 	}
 }
 
+// membersChanged follows a pool whose origins are others than before: they are checked from now on.
+func (n *Node) membersChanged() {
+	n.targeting.Lock()
+	defer n.targeting.Unlock()
+	g := n.generation.Load()
+	if g == nil || n.checker == nil {
+		return // the node isn't up yet, and begins with what is found by then
+	}
+	n.checker.Update(g.targets(n.id.region))
+	n.seedPools(g)
+	n.kick()
+}
+
 // originLeft tells what would be missing if an origin were drained: a pool of this region that has no other.
 func (n *Node) originLeft(d Drain) string {
 	for service, pool := range n.generation.Load().pools {
@@ -141,4 +154,24 @@ func (b backend) SetBreaker(ctx context.Context, origin string, spec *admin.Brea
 	res.Applied, res.Missing = ack.Applied, ack.Missing
 	n.followOrders()
 	return res, nil
+}
+
+// lookedUp puts, in place of origins that are looked up, those that the region's nodes tell of.
+func (b backend) lookedUp(service, region string, urls []string) []string {
+	fixed := slices.DeleteFunc(slices.Clone(urls), func(u string) bool {
+		scheme, _, _ := strings.Cut(u, "://")
+		return strings.Contains(scheme, "+")
+	})
+	if len(fixed) == len(urls) {
+		return urls
+	}
+	for _, m := range b.n.picture.Load().members {
+		for url := range m.report.Origins[service] {
+			if m.Region == region && m.fresh && !slices.Contains(fixed, url) {
+				fixed = append(fixed, url)
+			}
+		}
+	}
+	slices.Sort(fixed)
+	return fixed
 }

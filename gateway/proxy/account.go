@@ -16,6 +16,7 @@ type Metrics struct {
 	bytes     *prometheus.CounterVec
 	forwarded *prometheus.CounterVec
 	refusals  *prometheus.CounterVec
+	mirrored  *prometheus.CounterVec
 
 	in, out [len(hops)]prometheus.Counter // of bytes
 }
@@ -38,7 +39,9 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		refusals: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "landfall_refusals_total",
 			Help: "Requests that a phase refused, by its reason."}, []string{"reason"}),
 	}
-	reg.MustRegister(m.requests, m.duration, m.bytes, m.forwarded, m.refusals)
+	m.mirrored = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "landfall_mirrored_total",
+		Help: "Copies of requests for another service: sent, failed, or skipped because too many were under way or it has no pool here."}, []string{"service", "result"})
+	reg.MustRegister(m.requests, m.duration, m.bytes, m.forwarded, m.refusals, m.mirrored)
 	for i, hop := range hops {
 		m.in[i], m.out[i] = m.bytes.WithLabelValues("in", hop), m.bytes.WithLabelValues("out", hop)
 	}

@@ -64,7 +64,8 @@ type Proxy struct {
 	trusted []netip.Prefix
 	self    int // index of this node's region in every snapshot
 
-	buffers sync.Pool // *[]byte of copySize
+	buffers sync.Pool     // *[]byte of copySize
+	copies  chan struct{} // held by each mirrored request under way
 }
 
 // New builds the chain for one configuration.
@@ -73,7 +74,7 @@ func New(o Options) (*Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Proxy{o: o, hosts: hosts}
+	p := &Proxy{o: o, hosts: hosts, copies: make(chan struct{}, maxCopies)}
 	for _, t := range o.Config.Listen.TrustedProxies {
 		p.trusted = append(p.trusted, t.Prefix)
 	}
@@ -173,6 +174,7 @@ func (x *exchange) run() *refusal {
 	if x.answeredHere() {
 		return nil
 	}
+	x.mirror()
 	switch {
 	case x.head.hop > 0:
 		return x.servePeer()

@@ -24,7 +24,7 @@ type trail struct {
 // fetch runs the region and pool phases for a request of the cache: here where this region's pool is usable, else at the
 // next region's node. Errors are *refusal or *upstream.Error.
 func (x *exchange) fetch(from *http.Request, coding string, body *bodyWatch) (*http.Response, trail, error) {
-	pool := x.p.o.Pools[x.match.service.name]
+	pool := x.p.o.Pools[x.target()]
 	if pool == nil || pool.Usable() == routing.Down {
 		resp, tr, err := x.elsewhere(from, coding, body)
 		if err == nil || pool == nil || !untouched(err, body) {
@@ -64,6 +64,14 @@ func untouched(err error, body *bodyWatch) bool {
 	}
 	var no *refusal
 	return errors.As(err, &no) && no.noPool
+}
+
+// target is the service whose pools serve the request.
+func (x *exchange) target() string {
+	if to := x.match.route.To; to != "" {
+		return to
+	}
+	return x.match.service.name
 }
 
 // repeatable tells whether the request may be sent again (RFC 9110 section 9.2.2), or its client says so by an
@@ -106,7 +114,7 @@ func (x *exchange) elsewhere(from *http.Request, coding string, body *bodyWatch)
 	}
 	err := error(&refusal{reason: noRegion, text: "no region can serve this request now", noPool: true})
 	s := x.p.o.Snapshot()
-	service := s.Service(x.match.service.name)
+	service := s.Service(x.target())
 	if service < 0 {
 		return nil, trail{}, err // a reload took the service away while this request was under way
 	}

@@ -8,6 +8,8 @@ import (
 type Member struct {
 	URL    string
 	Weight int // 1 when it is 0 or less
+	// ServerName is what an https origin's certificate must have, where the pool's TLS names none; empty: the URL's host.
+	ServerName string
 }
 
 // members are the origins of a pool at one moment. Immutable: a change makes new ones, and requests under way go on with

@@ -20,9 +20,9 @@ import (
 
 // PoolOptions is what a pool is made of. Only Origins is needed; the zero of all else has a sensible meaning.
 type PoolOptions struct {
-	Service string // for metrics and events
-	Region  string // for metrics and events
-	Origins []string
+	Service string          // for metrics and events
+	Region  string          // for metrics and events
+	Origins []string        // URLs; http+dns://, https+dns://, http+srv:// and https+srv:// are looked up, and again when their TTL is over
 	Weights map[string]int  // by origin; 1 for those that are not in it
 	Balance string          // as the config language names it; empty: least_request
 	Breaker configs.Breaker // zeros mean the config language's defaults
@@ -43,6 +43,9 @@ type PoolOptions struct {
 	HTTP          string        // auto, 1.1, 2 or h2c; empty: auto
 	ProxyProtocol string        // off, v1 or v2; empty: off
 	ConnectionAge time.Duration // older connections take no new request; 0: any age
+	// OnMembers hears that the pool has other origins than before, which Origins tells; not of the first ones. nil: nobody.
+	OnMembers   func()
+	nameServers []string // for tests; nil: the machine's
 	// Dial opens connections to origins; nil: net.Dialer.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	// TLS is what TLS connections to origins start from, for another CA than the system's; nil: the system's roots.
@@ -69,6 +72,8 @@ type Pool struct {
 	breaker *breaker    // of the pool as a whole
 	tls     *tls.Config // what TLS connections start from
 
+	discovery *discovery // nil when all origins are named by their address
+
 	members   atomic.Pointer[members]
 	turn      atomic.Uint64 // round robin
 	returning atomic.Int64  // origins that have not their full share yet
@@ -79,7 +84,8 @@ type Pool struct {
 }
 
 // NewPool makes a pool. An origin whose URL can't be used (validation of the config refuses it) is left out with an
-// error in the log. The pool has no goroutine of its own; Close frees its idle connections.
+// error in the log. A pool whose origins are
+// looked up waits a moment for the first answers and has a goroutine for the next, which Close ends.
 func NewPool(o PoolOptions) *Pool {
 	o = o.normal()
 	p := &Pool{
@@ -95,9 +101,9 @@ func NewPool(o PoolOptions) *Pool {
 	p.members.Store(newMembers(nil, p.balance))
 	list := make([]Member, len(o.Origins))
 	for i, url := range o.Origins {
-		list[i] = Member{url, o.Weights[url]}
+		list[i] = Member{URL: url, Weight: o.Weights[url]}
 	}
-	p.SetMembers(list)
+	p.discover(list)
 	o.Metrics.add(p)
 	return p
 }
@@ -115,7 +121,12 @@ func (p *Pool) SetMembers(wanted []Member) {
 		}
 		if o == nil {
 			var err error
-			if o, err = newOrigin(p, w.URL, p.tls); err != nil {
+			secure := p.tls
+			if w.ServerName != "" && secure.ServerName == "" {
+				secure = secure.Clone()
+				secure.ServerName = w.ServerName
+			}
+			if o, err = newOrigin(p, w.URL, secure); err != nil {
 				p.o.Logger.Error("an origin is left out of its pool", "service", p.o.Service, "region", p.o.Region, "error", err)
 				continue
 			}
@@ -180,12 +191,15 @@ func (o PoolOptions) normal() PoolOptions {
 	return o
 }
 
-// Close frees the idle connections. Requests in flight go on, and free theirs when they end.
+// Close ends lookups and frees the idle connections. Requests in flight go on, and free theirs when they end.
 func (p *Pool) Close() {
 	if p.closed.Swap(true) {
 		return
 	}
 	p.o.Metrics.remove(p)
+	if p.discovery != nil {
+		p.discovery.close()
+	}
 	for _, o := range p.members.Load().list {
 		o.transports.Load().closeIdle()
 	}
@@ -234,6 +248,15 @@ func (p *Pool) Origins() []string {
 		names[i] = o.name
 	}
 	return names
+}
+
+// TLS is what TLS connections to an origin start from when it was looked up under another name than its URL's; nil: what
+// the options say. It stays the same for as long as the origin is in the pool.
+func (p *Pool) TLS(name string) *tls.Config {
+	if o := p.members.Load().byName[name]; o != nil && o.tls != p.tls {
+		return o.tls
+	}
+	return nil
 }
 
 // Orders are what operators say of a pool's origins, by URL. Absent ones are left to themselves.

@@ -112,7 +112,7 @@ func BenchmarkPurge(b *testing.B) {
 	objects := t.cache.store.shard(urlKey{"shop", "a.test", "/", ""}).urls[urlKey{"shop", "a.test", "/", ""}].variants
 	b.ReportAllocs()
 	for b.Loop() {
-		if t.purge("/", true, time.Time{}) != maxVariants {
+		if t.purge("/", true) != maxVariants {
 			b.Fatal("not all marked")
 		}
 		for _, o := range objects {

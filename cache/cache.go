@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -36,6 +37,10 @@ type Policy struct {
 	StaleWhileRevalidate *time.Duration // RFC 5861; nil: 0
 	StaleIfError         *time.Duration // RFC 5861; nil: 0
 	NoCollapse           bool           // each miss makes a fetch of its own
+
+	Negative     map[int]time.Duration // freshness of other statuses without any of their own
+	Jitter       float64               // 0 to 1: lifetimes are shortened by up to this share, by chance
+	RefreshAhead float64               // 0 to 1: a hit in this last share of a lifetime refreshes in the background
 }
 
 // Options configure a Cache.
@@ -53,6 +58,10 @@ type Options struct {
 // Cache is a shared HTTP cache in memory. Its methods may be called concurrently.
 type Cache struct {
 	store       *store
+	generations *generations
+	sweeps      chan struct{} // asks for a sweep
+	closing     chan struct{}
+	cutOff      atomic.Bool
 	marks       *marks
 	metrics     *Metrics
 	logger      *slog.Logger
@@ -89,9 +98,12 @@ func New(o Options) *Cache {
 	c.buffers.New = func() any { return new([copyBuffer]byte) }
 	seed := maphash.MakeSeed()
 	c.marks = &marks{seed: seed, start: c.now()}
+	c.generations = newGenerations(seed)
 	c.store = newStore(seed, &budget{
 		max: o.MaxBytes, maxFill: int64(float64(o.MaxBytes) * fillShare), metrics: c.metrics,
-	})
+	}, c.generations)
+	c.sweeps, c.closing = make(chan struct{}, 1), make(chan struct{})
+	c.running.Go(c.sweep)
 	return c
 }
 
@@ -99,7 +111,10 @@ func New(o Options) *Cache {
 // is stored is dropped. A request that comes later passes to the origin.
 func (c *Cache) Close() {
 	c.life.Lock()
-	c.closed = true
+	if !c.closed {
+		c.closed = true
+		close(c.closing)
+	}
 	c.life.Unlock()
 	for _, f := range c.store.allFills() {
 		f.expire()
@@ -147,30 +162,4 @@ func (c *Cache) Stats() Stats {
 		s.Errors += r.of(Failed).Load()
 	}
 	return s
-}
-
-// Purge names what to invalidate: a URL of a service, in all variants, schemes and ports.
-type Purge struct {
-	Service  string
-	Host     string // any case, with or without port
-	Path     string // escaped; "" is "/"
-	RawQuery string // without "?"
-
-	// Soft marks stale instead of removing: what stale-while-revalidate and stale-if-error allow may still be served,
-	// and the origin may confirm it. An object that is corrupt, but whose validator still matches, needs a hard purge.
-	Soft bool
-	// Issued is when the purge was issued: what began to be fetched later survives, so that a purge that arrives twice,
-	// or late, drops nothing new. Zero: now.
-	Issued time.Time
-}
-
-// Purge applies a purge and returns how many objects it hit. Fetches under way that began at or before it was issued
-// still answer those who wait, but are not stored, or after a soft purge are stored as stale.
-func (c *Cache) Purge(p Purge) (removed int) {
-	now := c.now()
-	if p.Issued.IsZero() {
-		p.Issued = now
-	}
-	u := KeyOf(Request{Service: p.Service, Host: p.Host, Path: p.Path, RawQuery: p.RawQuery}).url()
-	return c.store.purge(u, p.Soft, p.Issued, now)
 }

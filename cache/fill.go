@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,20 +32,22 @@ const (
 // fill is one fetch that may be stored. Its request is a copy and its context is not the client's, so it goes on when
 // the client leaves.
 type fill struct {
-	c        *Cache
-	key      Key
-	flight   flightKey   // set by join
-	header   http.Header // selects the variant
-	request  *http.Request
-	fetch    Fetch
-	policy   Policy
-	prior    *object // being revalidated; nil: none
-	began    time.Time
-	ctx      context.Context
-	cancel   context.CancelFunc
-	timer    *time.Timer
-	purged   purged    // guarded by the shard, as is
-	purgedAt time.Time // the time of a soft purge
+	c       *Cache
+	key     Key
+	flight  flightKey   // set by join
+	header  http.Header // selects the variant
+	request *http.Request
+	fetch   Fetch
+	policy  Policy
+	prior   *object // being revalidated; nil: none
+	began   time.Time
+	ctx     context.Context
+	cancel  context.CancelFunc
+	timer   *time.Timer
+	born    born    // set when it is enrolled
+	url     mark    // purges of its URL since
+	place   []*cell // of its service and its host
+	cells   []*cell // these, and once it is ready those of the response's keys
 
 	mu        sync.Mutex
 	users     int  // requests that wait for it or read it
@@ -81,6 +84,7 @@ func (x *exchange) newFill(prior *object) *fill {
 	r.Method, r.Body, r.GetBody, r.ContentLength, r.TransferEncoding = http.MethodGet, http.NoBody, nil, 0, nil
 	if r.URL != nil {
 		r.URL.ForceQuery = false
+		r.URL.RawQuery = x.key.Query
 	}
 	if host := KeyOf(Request{Scheme: x.key.Scheme, Host: r.Host}); host.Host == x.key.Host && host.Port == x.key.Port {
 		r.Host = x.key.authority()
@@ -88,6 +92,11 @@ func (x *exchange) newFill(prior *object) *fill {
 	for _, name := range [...]string{"If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since", "If-Range",
 		"Range", "Cache-Control", "Pragma"} {
 		delete(r.Header, name)
+	}
+	for name := range r.Header {
+		if overrides(name) && !slices.Contains(x.keyed, name) {
+			delete(r.Header, name)
+		}
 	}
 	if v := r.Header["Accept-Encoding"]; len(v) > 0 && coding(r.Header) == "" && !(len(v) == 1 && v[0] == "") {
 		r.Header["Accept-Encoding"] = []string{"identity"}
@@ -99,6 +108,8 @@ func (x *exchange) newFill(prior *object) *fill {
 	if prior != nil {
 		prior.conditions(r.Header)
 	}
+	f.place = x.c.placeOf(f.key)
+	f.cells = f.place
 	f.timer = time.AfterFunc(x.c.fillTimeout, f.expire)
 	return f
 }
@@ -236,6 +247,13 @@ func (f *fill) decide(response *http.Response, received time.Time) {
 		return
 	}
 	f.meta, f.source = j.meta, response
+	f.cells = slices.Clip(f.cells)
+	for _, key := range f.meta.keys {
+		f.cells = append(f.cells, f.c.generations.hold(cellName{f.key.Service, ofKey, key}))
+	}
+	for _, name := range f.meta.groups {
+		f.cells = append(f.cells, f.c.generations.hold(f.key.group(name)))
+	}
 	f.body = response.Body
 	f.mu.Lock()
 	if !f.ownerless {
@@ -316,7 +334,8 @@ func (f *fill) pump() {
 
 // store puts the finished object into the store.
 func (f *fill) store(held int) {
-	o := &object{meta: f.meta, key: f.key, body: f.stream.body(held)}
+	o := &object{meta: f.meta, key: f.key, body: f.stream.body(held), born: f.born}
+	f.c.link(o)
 	if o.length < 0 {
 		o.fields = append(make([]field, 0, len(o.fields)+1), o.fields...) // readers of the stream share the old ones
 		var n int64
@@ -347,6 +366,9 @@ func (f *fill) end() {
 	f.c.store.forget(f)
 	if f.verdict != handed {
 		f.cancel()
+	}
+	for _, c := range f.cells {
+		f.c.generations.release(c)
 	}
 	f.c.running.Done()
 }

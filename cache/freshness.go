@@ -14,11 +14,14 @@ type lifetimes struct {
 }
 
 // lifetimesOf reads the lifetimes of a response. date is its Date or, without one, the time it was received.
-func lifetimesOf(h http.Header, cc directives, p Policy, date time.Time) lifetimes {
+func lifetimesOf(h http.Header, cc directives, targeted bool, status int, p Policy, date time.Time) lifetimes {
 	l := lifetimes{noCache: cc.noCache}
+	if targeted {
+		h = nil // Expires, too, is overridden (RFC 9213 section 2.1)
+	}
 	l.fresh, l.explicit = freshnessOf(h, cc, date)
-	if !l.explicit && p.TTL != nil && !cc.noCache {
-		l.fresh = max(*p.TTL, 0)
+	if !l.explicit && !cc.noCache {
+		l.fresh = p.ttl(status)
 	}
 	if cc.noCache || cc.mustRevalidate || cc.proxyRevalidate || cc.sMaxAge != absent {
 		return l // stale reuse is forbidden: sections 4.2.4 and 5.2.2.10
@@ -26,6 +29,33 @@ func lifetimesOf(h http.Header, cc directives, p Policy, date time.Time) lifetim
 	l.swr = orPolicy(cc.staleWhileRevalidate, p.StaleWhileRevalidate)
 	l.sie = orPolicy(cc.staleIfError, p.StaleIfError)
 	return l
+}
+
+// ttl is the freshness that the policy gives to responses of a status that say nothing themselves.
+func (p Policy) ttl(status int) time.Duration {
+	if d, ok := p.Negative[status]; ok && !policyStatus(status) {
+		return max(d, 0)
+	}
+	if p.TTL != nil && policyStatus(status) {
+		return max(*p.TTL, 0)
+	}
+	return 0
+}
+
+func (p Policy) givesTTL(status int) bool {
+	_, negative := p.Negative[status]
+	return policyStatus(status) && p.TTL != nil || negative && !policyStatus(status)
+}
+
+// jittered shortens a lifetime by up to the policy's share, so that what was stored together doesn't expire together. The
+// chance is that of the nanosecond in which the response came.
+func (p Policy) jittered(fresh time.Duration, received time.Time) time.Duration {
+	if p.Jitter <= 0 || fresh <= 0 {
+		return fresh
+	}
+	const steps = 1 << 16
+	chance := float64(uint64(received.UnixNano())*0x9E3779B97F4A7C15>>48) / steps
+	return fresh - time.Duration(min(p.Jitter, 1)*chance*float64(fresh))
 }
 
 func orPolicy(seconds int64, policy *time.Duration) time.Duration {

@@ -22,6 +22,7 @@ const (
 	byStream      refusal = "event-stream"
 	byFreshness   refusal = "no-freshness" // neither freshness nor anything to validate with
 	byMemory      refusal = "memory"       // no room: fills in flight hold what they may
+	byKeys        refusal = "surrogate-keys"
 )
 
 // answer is a response to a GET without body as judge needs to see it.
@@ -46,18 +47,21 @@ type judgement struct {
 
 // judge decides by RFC 9111 sections 3 and 4.2 whether a response is stored, and for how long it is reused.
 func judge(a answer, p Policy) judgement {
-	cc := parseDirectives(a.header["Cache-Control"])
+	cc, targeted := responseDirectives(a.header)
 	licensed := cc.public || cc.mustRevalidate || cc.sMaxAge != absent // section 3.5
 	names, varies := varyNames(a.header)
 	date, dated := dateOf(a.header, a.received)
-	life := lifetimesOf(a.header, cc, p, date)
+	life := lifetimesOf(a.header, cc, targeted, a.status, p, date)
 	m := meta{
 		status: a.status, date: date, received: a.received, length: a.length,
 		initialAge: initialAge(a.header, date, a.asked, a.received), lifetimes: life,
 		etag: validETag(a.header.Get("Etag")), varyNames: names,
-		licensed: licensed, aged: len(a.header["Age"]) > 0, began: a.asked, fetched: a.asked,
+		licensed: licensed, aged: len(a.header["Age"]) > 0,
 	}
 	m.lastModified, _ = http.ParseTime(a.header.Get("Last-Modified"))
+	keys, purgeable := surrogateKeys(a.header)
+	m.keys, m.groups = keys, groups(a.header["Cache-Groups"])
+	m.fresh = p.jittered(m.fresh, a.received)
 	j := judgement{meta: m}
 	switch {
 	case a.status < 200 || a.status == http.StatusPartialContent || a.status == http.StatusNotModified:
@@ -70,6 +74,8 @@ func judge(a answer, p Policy) judgement {
 		j.refusal = bySetCookie
 	case !varies:
 		j.refusal = byVary
+	case !purgeable:
+		j.refusal = byKeys
 	case a.credential && !licensed:
 		j.refusal = byCredentials
 	case a.length > a.maxObject:
@@ -78,7 +84,7 @@ func judge(a answer, p Policy) judgement {
 		j.refusal = byTrailers
 	case isEventStream(a.header):
 		j.refusal = byStream
-	case !life.explicit && !life.noCache && !(p.TTL != nil && policyStatus(a.status)):
+	case !life.explicit && !life.noCache && !p.givesTTL(a.status):
 		j.refusal = byFreshness
 	case (life.noCache || m.remaining(a.received) <= 0) && !policyStatus(a.status):
 		j.refusal = byFreshness // an error is stored to be reused, never to be validated

@@ -14,7 +14,9 @@ type Request struct {
 	Host     string      // as sent, with or without port
 	Path     string      // escaped path; "" is "/"
 	RawQuery string      // without "?"
-	Header   http.Header // selects the variant; not part of the Key. nil: the header of the request given to Serve
+	Header   http.Header // selects the variant. nil: the header of the request given to Serve
+
+	Policy *KeyPolicy // of the route; nil: the query to the letter, and no header
 }
 
 // Key identifies what a request asks for, but for the fields that Vary names. Two requests have equal keys exactly when
@@ -26,10 +28,11 @@ type Key struct {
 	Host    string // lower case, without port
 	Port    string // "" for the scheme's own
 	Path    string
-	Query   string
+	Query   string // what counts of it
+	Extra   string // header fields and cookies that the key policy names
 }
 
-// urlKey is what a purge names: a URL in all schemes and ports.
+// urlKey is what a purge names: a URL in all schemes and ports, whatever the headers.
 type urlKey struct{ service, host, path, query string }
 
 // KeyOf is the key of a request. It is pure, and it allocates only to lower-case a host.
@@ -37,7 +40,7 @@ func KeyOf(v Request) Key {
 	host, port := splitPort(v.Host)
 	k := Key{
 		Service: v.Service, Scheme: lowerASCII(v.Scheme), Host: lowerASCII(host), Port: port,
-		Path: v.Path, Query: v.RawQuery,
+		Path: v.Path, Query: v.Policy.Query(v.RawQuery), Extra: v.Policy.extra(v.Header),
 	}
 	if k.Path == "" {
 		k.Path = "/"
@@ -62,12 +65,12 @@ func (k Key) authority() string {
 func (k Key) clone() Key {
 	return Key{
 		strings.Clone(k.Service), strings.Clone(k.Scheme), strings.Clone(k.Host),
-		strings.Clone(k.Port), strings.Clone(k.Path), strings.Clone(k.Query),
+		strings.Clone(k.Port), strings.Clone(k.Path), strings.Clone(k.Query), strings.Clone(k.Extra),
 	}
 }
 
 func (k Key) bytes() int64 {
-	return int64(len(k.Service) + len(k.Scheme) + len(k.Host) + len(k.Port) + len(k.Path) + len(k.Query))
+	return int64(len(k.Service) + len(k.Scheme) + len(k.Host) + len(k.Port) + len(k.Path) + len(k.Query) + len(k.Extra))
 }
 
 // hash spreads URLs over shards. Only the spread rests on it: equality is the key's own.

@@ -25,7 +25,7 @@ type marks struct {
 }
 
 func (m *marks) slot(k Key) (slot *atomic.Uint64, tag uint64) {
-	h := k.url().hash(m.seed)*0x9E3779B97F4A7C15 ^ maphash.String(m.seed, k.Scheme) ^ maphash.String(m.seed, k.Port)<<1
+	h := k.url().hash(m.seed)*0x9E3779B97F4A7C15 ^ maphash.String(m.seed, k.Scheme) ^ maphash.String(m.seed, k.Port)<<1 ^ maphash.String(m.seed, k.Extra)<<2
 	return &m.slots[h%markSlots], h >> 32 << 32
 }
 

@@ -12,6 +12,7 @@ type Metrics struct {
 	bytes         prometheus.Gauge
 	objects       prometheus.Gauge
 	evictions     prometheus.Counter
+	reclaimed     prometheus.Counter
 	leaders       prometheus.Counter
 	followers     prometheus.Counter
 	revalidations map[string]prometheus.Counter
@@ -69,6 +70,10 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Help: "Objects evicted to make room; replaced and purged ones are not among them.",
 		}),
 	}
+	m.reclaimed = auto.NewCounter(prometheus.CounterOpts{
+		Name: "landfall_cache_reclaimed_total",
+		Help: "Objects that the sweep behind purges gave back; those that a purge of their URL removed at once are not among them.",
+	})
 	for _, result := range []string{Hit, Miss, Stale, Revalidated, Pass, Collapsed, Failed} {
 		m.requests[result] = requests.WithLabelValues(result)
 	}

@@ -27,11 +27,12 @@ type meta struct {
 	date         time.Time
 	received     time.Time
 	initialAge   time.Duration
-	licensed     bool      // may answer requests with Authorization (section 3.5)
-	aged         bool      // came with Age
-	began        time.Time // when its latest fetch was sent, which soft purges go by
-	fetched      time.Time // when the fetch that brought the body was sent, which hard purges go by
-	length       int64     // -1: not known yet
+	licensed     bool     // may answer requests with Authorization (section 3.5)
+	aged         bool     // came with Age
+	keys         []string // surrogate keys
+	groups       []string // cache groups
+	targeted     []string // Landfall-Cache-Control, which only this cache reads
+	length       int64    // -1: not known yet
 }
 
 // object is a stored response. All but the atomics is immutable once it is in the store, and the list's fields, which
@@ -43,9 +44,16 @@ type object struct {
 	body [][]byte
 	size int64 // bytes it is charged with
 
+	born  born
+	cells []*cell // of its service, its host and its surrogate keys
+
 	visited  atomic.Bool  // reused since the eviction hand last passed
 	softAt   atomic.Int64 // when it was soft-purged, in Unix nanoseconds; 0: never
 	failedAt atomic.Int64 // when its revalidation last failed, in Unix nanoseconds; 0: never
+
+	dead atomic.Bool   // a hard purge took it
+	seen atomic.Uint64 // prefix purges up to this generation are regarded in dead and softAt
+	gone atomic.Bool   // it has left the store
 
 	prev, next *object
 	linked     bool
@@ -89,6 +97,26 @@ func (o *object) failedWithin(now time.Time, d time.Duration) bool {
 	return at != 0 && now.Sub(time.Unix(0, at)) < d
 }
 
+// purged brings what purges have made of the object up to date, and tells whether it must not be used any more.
+func (o *object) purged() bool {
+	if o.dead.Load() {
+		return true
+	}
+	seen := o.seen.Load()
+	f, prefixed := fateOf(o.cells, o.key.Path, o.born, seen)
+	if f.hard {
+		o.dead.Store(true)
+		return true
+	}
+	if f.softAt != 0 {
+		o.softAt.CompareAndSwap(0, f.softAt)
+	}
+	if prefixed > seen {
+		o.seen.Store(prefixed)
+	}
+	return false
+}
+
 func (m *meta) validatable() bool { return m.etag != "" || !m.lastModified.IsZero() }
 
 // isHop tells the fields that are of one connection or of this gateway's making, and never stored or passed on.
@@ -119,6 +147,9 @@ func (m *meta) prepare(h http.Header, dated bool) {
 	for name, values := range h {
 		switch {
 		case len(values) == 0, isHop(name), listedHop(h, name), name == "Age", name == "Set-Cookie":
+		case name == "Landfall-Cache-Control":
+			m.targeted = cloneValues(values)
+		case isForCaches(name):
 		case name == "Date" && !dated, name == "Content-Length":
 		case name == "Cache-Status":
 			m.upstream = cloneValues(values)
@@ -133,6 +164,7 @@ func (m *meta) prepare(h http.Header, dated bool) {
 		m.setLength(m.length)
 	}
 	m.etag = strings.Clone(m.etag)
+	m.keys, m.groups = cloneValues(m.keys), cloneValues(m.groups)
 }
 
 // setLength adds Content-Length. The fields of a meta that others already read must have been cloned before.
@@ -161,6 +193,12 @@ func (m *meta) header() http.Header {
 	if m.upstream != nil {
 		h["Cache-Status"] = m.upstream
 	}
+	if len(m.keys) > 0 {
+		h["Cache-Tag"] = m.keys
+	}
+	if len(m.targeted) > 0 {
+		h["Landfall-Cache-Control"] = m.targeted
+	}
 	return h
 }
 
@@ -181,6 +219,15 @@ func headBytes(m *meta, key Key, vary []varyField) int64 {
 	}
 	for _, name := range m.varyNames {
 		n += int64(len(name)) + 16
+	}
+	for _, k := range m.keys {
+		n += int64(len(k)) + cellBytes
+	}
+	for _, name := range m.groups {
+		n += int64(2*len(name)+len(key.Host)) + cellBytes
+	}
+	for _, line := range m.targeted {
+		n += int64(len(line)) + 16
 	}
 	return n
 }

@@ -205,7 +205,7 @@ func TestMarks(t *testing.T) {
 }
 
 func TestZeroPolicyKeepsZero(t *testing.T) {
-	l := lifetimesOf(http.Header{}, parseDirectives(nil), Policy{}, time.Time{})
+	l := lifetimesOf(http.Header{}, parseDirectives(nil), false, 200, Policy{}, time.Time{})
 	if !reflect.DeepEqual(l, lifetimes{}) {
 		t.Errorf("%+v", l)
 	}

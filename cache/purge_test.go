@@ -9,8 +9,9 @@ import (
 
 const cacheable = "Cache-Control: max-age=600"
 
-func (b *bench) purge(path string, soft bool, issued time.Time) int {
-	return b.cache.Purge(Purge{Service: "shop", Host: "A.test:8080", Path: path, Soft: soft, Issued: issued})
+func (b *bench) purge(path string, soft bool) int {
+	n, _ := b.cache.Purge(Purge{Service: "shop", Host: "A.test:8080", Path: path, Soft: soft})
+	return n
 }
 
 // A purge covers variants, schemes and ports, and nothing of another URL or service.
@@ -38,10 +39,10 @@ func TestPurgeScope(t *testing.T) {
 		return b.cache.Serve(httptest.NewRecorder(), httptest.NewRequest("GET", "http://a.test/x", nil), elsewhere, Policy{}, b.fetch).Result
 	}
 	serveOther()
-	if n := b.cache.Purge(Purge{Service: "shop", Host: "c.test", Path: "/x"}); n != 0 {
+	if n, _ := b.cache.Purge(Purge{Service: "shop", Host: "c.test", Path: "/x"}); n != 0 {
 		t.Errorf("%d removed of what isn't there", n)
 	}
-	if n := b.purge("/x", false, time.Time{}); n != len(mine) {
+	if n := b.purge("/x", false); n != len(mine) {
 		t.Errorf("%d removed, want %d", n, len(mine))
 	}
 	for _, r := range mine {
@@ -59,25 +60,20 @@ func TestPurgeScope(t *testing.T) {
 	}
 }
 
-// What began to be fetched after the purge was issued survives it, however late and often it arrives.
-func TestPurgeIsIdempotent(t *testing.T) {
+// A purge concerns what is stored, once, and nothing that is fetched later.
+func TestPurgeIsOnce(t *testing.T) {
 	for _, soft := range []bool{false, true} {
 		b := newBench(t)
 		b.answers(200, "body", cacheable, `Etag: "1"`)
 		b.get("http://a.test/")
-		issued := b.clock.Now()
-		b.clock.add(time.Second)
-		if n := b.purge("/", soft, issued); n != 1 {
-			t.Errorf("soft %v: %d removed", soft, n)
+		if n := b.purge("/", soft); n != 1 {
+			t.Errorf("soft %v: %d taken", soft, n)
 		}
-		if n := b.purge("/", soft, issued); n != 0 {
-			t.Errorf("soft %v: %d removed again", soft, n)
+		if n := b.purge("/", soft); n != 0 {
+			t.Errorf("soft %v: %d taken again", soft, n)
 		}
 		if got := b.get("http://a.test/"); got.Result != Miss {
 			t.Errorf("soft %v: %s after the purge", soft, got.Result)
-		}
-		if n := b.purge("/", soft, issued); n != 0 {
-			t.Errorf("soft %v: %d removed of what is newer", soft, n)
 		}
 		if got := b.get("http://a.test/"); got.Result != Hit {
 			t.Errorf("soft %v: %s at last", soft, got.Result)
@@ -90,7 +86,7 @@ func TestSoftPurge(t *testing.T) {
 	b := newBench(t)
 	b.confirming(`"1"`, cacheable)
 	b.get("http://a.test/")
-	b.purge("/", true, time.Time{})
+	b.purge("/", true)
 	if got := b.get("http://a.test/"); got.status != "landfall; fwd=stale; fwd-status=304" {
 		t.Errorf("without stale-while-revalidate: %q", got.status)
 	}
@@ -98,10 +94,10 @@ func TestSoftPurge(t *testing.T) {
 		t.Errorf("then %q", got.status)
 	}
 	b.policy.StaleWhileRevalidate = ptr(time.Minute)
-	b.cache.Purge(Purge{Service: "shop", Host: "a.test"})
+	b.purge("/", false)
 	b.get("http://a.test/")
 	b.clock.add(time.Second)
-	b.purge("/", true, time.Time{})
+	b.purge("/", true)
 	b.clock.add(time.Second)
 	if got := b.get("http://a.test/"); got.status != "landfall; hit; ttl=-1" || got.Result != Stale {
 		t.Errorf("with stale-while-revalidate: %q", got.status)
@@ -112,35 +108,16 @@ func TestSoftPurge(t *testing.T) {
 	}
 }
 
-// A late hard purge also takes what a 304 has confirmed since: its body is the old one.
-func TestHardPurgeOfConfirmed(t *testing.T) {
-	b := newBench(t)
-	b.confirming(`"1"`, cacheable)
-	b.get("http://a.test/")
-	issued := b.clock.Now()
-	b.clock.add(601 * time.Second)
-	b.get("http://a.test/")
-	if n := b.purge("/", true, issued); n != 0 {
-		t.Errorf("soft: %d", n)
-	}
-	if n := b.purge("/", false, issued); n != 1 {
-		t.Errorf("hard: %d", n)
-	}
-}
-
 // TestPurgeRace: a fetch that is under way while the purge comes is not stored, or is stored as stale.
 func TestPurgeRace(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		soft    bool
-		later   bool // the fetch began after the purge was issued
 		revised bool // it revalidates
 		then    string
 	}{
 		{name: "hard", then: "landfall; fwd=uri-miss; stored"},
 		{name: "soft", soft: true, then: "landfall; fwd=stale; fwd-status=304"},
-		{name: "hard, later", later: true, then: "landfall; hit; ttl=600"},
-		{name: "soft, later", soft: true, later: true, then: "landfall; hit; ttl=600"},
 		{name: "hard, revalidation", revised: true, then: "landfall; fwd=uri-miss; stored"},
 		{name: "soft, revalidation", soft: true, revised: true, then: "landfall; fwd=stale; fwd-status=304"},
 	} {
@@ -150,10 +127,6 @@ func TestPurgeRace(t *testing.T) {
 			if c.revised {
 				b.get("http://a.test/")
 				b.clock.add(700 * time.Second)
-			}
-			issued := b.clock.Now()
-			if c.later {
-				issued = issued.Add(-time.Second)
 			}
 			answer := b.origin
 			asked, let := make(chan struct{}), make(chan struct{})
@@ -165,22 +138,18 @@ func TestPurgeRace(t *testing.T) {
 			first := make(chan reply)
 			go func() { first <- b.get("http://a.test/") }()
 			<-asked
-			b.purge("/", c.soft, issued)
+			b.purge("/", c.soft)
 			second := make(chan reply)
-			if !c.later {
-				// A request after the purge must not be answered by a fetch from before it.
-				go func() { second <- b.get("http://a.test/") }()
-				<-asked
-				b.purge("/", c.soft, issued)
-			}
+			// A request after the purge must not be answered by a fetch from before it.
+			go func() { second <- b.get("http://a.test/") }()
+			<-asked
+			b.purge("/", c.soft)
 			close(let)
 			if got := <-first; got.body != `body of "1"` {
 				t.Errorf("the waiting client got %q", got.body)
 			}
-			if !c.later {
-				<-second
-				b.purge("/", c.soft, time.Time{})
-			}
+			<-second
+			b.purge("/", c.soft)
 			b.respond(answer)
 			if got := b.get("http://a.test/"); got.status != c.then {
 				t.Errorf("then %q, want %q", got.status, c.then)

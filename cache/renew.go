@@ -35,8 +35,8 @@ func (f *fill) renew(update http.Header, received time.Time) {
 	if j.refusal != storable {
 		j.meta.prepare(merge(old.header(), update), update.Get("Date") != "")
 	}
-	j.meta.fetched = old.fetched
-	fresh := &object{meta: j.meta, key: old.key, body: old.body}
+	fresh := &object{meta: j.meta, key: old.key, body: old.body, born: born{old.born.body, f.born.last}}
+	f.c.link(fresh)
 	fresh.vary = selectBy(fresh.varyNames, f.header)
 	fresh.size = headBytes(&fresh.meta, fresh.key, fresh.vary) + bodyBytes(fresh.body)
 	fresh.visited.Store(true)
@@ -45,6 +45,7 @@ func (f *fill) renew(update http.Header, received time.Time) {
 		f.stored.Store(f.c.store.replace(f, old, fresh))
 	} else {
 		f.c.store.remove(old)
+		f.c.store.leave(fresh)
 	}
 	if !j.shared {
 		f.c.marks.set(f.key, received, markFor)

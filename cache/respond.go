@@ -192,7 +192,7 @@ func (x *exchange) relay(response *http.Response, n note, result string) Outcome
 		status, skip = http.StatusNotModified, isBodyField
 	}
 	for name, values := range response.Header {
-		if !isHop(name) && !listedHop(response.Header, name) && !skip(name) {
+		if !isHop(name) && !listedHop(response.Header, name) && !skip(name) && !isForCaches(name) {
 			h[name] = values
 		}
 	}

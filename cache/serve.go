@@ -25,19 +25,24 @@ type exchange struct {
 	r       *http.Request
 	header  http.Header
 	key     Key
+	keyed   []string // header fields that are in it
 	shard   *shard
 	policy  Policy
 	fetch   Fetch
 	now     time.Time
+	gen     uint64 // the purges that were before it
 	request directives
 }
 
 // Serve answers r from the store, by joining a fetch or by fetch, and writes the response to w. view is what the key is
 // made of; its header should be r's. See the package comment for what it does with which request.
 func (c *Cache) Serve(w http.ResponseWriter, r *http.Request, view Request, p Policy, fetch Fetch) Outcome {
-	x := exchange{c: c, w: w, r: r, header: view.Header, key: KeyOf(view), policy: p, fetch: fetch, now: c.now()}
-	if x.header == nil {
-		x.header = r.Header
+	if view.Header == nil {
+		view.Header = r.Header
+	}
+	x := exchange{c: c, w: w, r: r, header: view.Header, key: KeyOf(view), policy: p, fetch: fetch, now: c.now(), gen: c.generations.now.Load()}
+	if view.Policy != nil {
+		x.keyed = view.Policy.Headers
 	}
 	x.shard = c.store.shard(x.key.url())
 	out := x.serve()
@@ -67,7 +72,7 @@ func (x *exchange) serve() Outcome {
 
 // reuse answers from an object without waiting for the origin, if that is allowed.
 func (x *exchange) reuse(o *object) (out Outcome, done bool) {
-	fresh := o.isFresh(x.now)
+	fresh := o.isFresh(x.now) && !x.c.cutOff.Load()
 	if !o.licensed && x.header["Authorization"] != nil {
 		if fresh {
 			return x.pass(fwdRequest), true
@@ -77,8 +82,11 @@ func (x *exchange) reuse(o *object) (out Outcome, done bool) {
 	n := note{hit: true, ttl: floorSeconds(o.remaining(x.now))}
 	switch {
 	case fresh:
+		if x.policy.RefreshAhead > 0 && o.remaining(x.now) < time.Duration(x.policy.RefreshAhead*float64(o.fresh)) {
+			x.refresh(o) // it is in use, so it will be asked for again
+		}
 		return x.writeObject(o, n, Hit), true
-	case o.staleFor(x.now, o.swr):
+	case o.staleFor(x.now, o.swr) && !x.c.cutOff.Load():
 		x.refresh(o)
 		return x.writeObject(o, n, Stale), true
 	case o.staleFor(x.now, o.sie) && o.failedWithin(x.now, retryAfter):
@@ -92,7 +100,7 @@ func (x *exchange) refresh(o *object) {
 	if x.request.onlyIfCached || o.failedWithin(x.now, retryAfter) {
 		return
 	}
-	f, leads, _ := x.shard.join(x.key, x.header, o, func() *fill { return x.newFill(o) })
+	f, leads, _ := x.c.store.join(x.key, x.header, x.gen, o, func() *fill { return x.newFill(o) })
 	switch {
 	case leads:
 		f.detach(true)
@@ -122,7 +130,7 @@ func (x *exchange) forward(found found) Outcome {
 	}
 	var failure *Outcome
 	for range 2 { // a fetch of another request's may fail for what that request is: such a failure is tried once more
-		f, leads, o := x.shard.join(x.key, x.header, found.object, func() *fill { return x.newFill(found.object) })
+		f, leads, o := x.c.store.join(x.key, x.header, x.gen, found.object, func() *fill { return x.newFill(found.object) })
 		switch {
 		case leads:
 			return x.lead(f, reason)
@@ -143,6 +151,12 @@ func (x *exchange) forward(found found) Outcome {
 			return x.alone(found.object, reason)
 		}
 		failure = &out
+		if out.Err == nil { // it was purged under way
+			failure = nil
+		}
+	}
+	if failure == nil {
+		return x.alone(found.object, reason)
 	}
 	return *failure
 }
@@ -169,6 +183,13 @@ func (x *exchange) follow(f *fill, stale *object, reason string) (Outcome, next)
 		return failure(reason, context.Cause(x.r.Context())), served
 	}
 	x.now = x.c.now()
+	cells := f.cells
+	if f.verdict == renewed {
+		cells = f.object.cells
+	}
+	if f.spoiled(cells, x.gen) {
+		return Outcome{}, again
+	}
 	n := note{fwd: reason, collapsed: true}
 	switch f.verdict {
 	case shared:
@@ -185,7 +206,7 @@ func (x *exchange) follow(f *fill, stale *object, reason string) (Outcome, next)
 			return x.writeObject(f.object, n, Collapsed), served
 		}
 	case lost:
-		if stale != nil && stale.staleFor(x.now, stale.sie) {
+		if stale != nil && stale.staleFor(x.now, stale.sie) && !stale.purged() {
 			x.c.countShared(f)
 			n.fwdStatus = f.status
 			return x.writeObject(stale, n, Stale), served
@@ -261,7 +282,7 @@ func (x *exchange) conclude(f *fill, reason string) Outcome {
 		out.Stored = f.stored.Load()
 		return out
 	}
-	if o := f.prior; o != nil && o.staleFor(x.now, o.sie) {
+	if o := f.prior; o != nil && o.staleFor(x.now, o.sie) && !o.purged() {
 		return x.writeObject(o, note{fwd: fwdStale, fwdStatus: f.status}, Stale)
 	}
 	return failure(reason, f.err)
@@ -294,8 +315,11 @@ func (x *exchange) passMethod() Outcome {
 }
 
 func (x *exchange) invalidate(h http.Header) {
-	now := x.c.now()
-	x.c.store.purge(x.key.url(), false, now, now)
+	x.c.store.purge(x.key.url(), false, x.c.now())
+	for _, name := range groups(h["Cache-Group-Invalidation"]) {
+		x.c.generations.purge(x.key.group(name), false, x.c.now())
+		x.c.wantSweep()
+	}
 	base := &url.URL{Scheme: x.key.Scheme, Host: x.key.authority(), Path: "/"}
 	if u, err := url.ParseRequestURI(x.key.Path); err == nil {
 		base.Path, base.RawPath = u.Path, u.RawPath
@@ -309,7 +333,7 @@ func (x *exchange) invalidate(h http.Header) {
 			Service: x.key.Service, Scheme: ref.Scheme, Host: ref.Host, Path: ref.EscapedPath(), RawQuery: ref.RawQuery,
 		})
 		if k.Scheme == x.key.Scheme && k.Host == x.key.Host && k.Port == x.key.Port && k != x.key {
-			x.c.store.purge(k.url(), false, now, now)
+			x.c.store.purge(k.url(), false, x.c.now())
 		}
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 )
 
 const shardCount = 128
@@ -19,6 +18,7 @@ const shardCount = 128
 type store struct {
 	seed   maphash.Seed
 	budget *budget
+	gens   *generations
 	shards [shardCount]shard
 }
 
@@ -55,8 +55,8 @@ func (r *results) of(result string) *atomic.Int64 {
 	return &r[6] // Failed
 }
 
-func newStore(seed maphash.Seed, b *budget) *store {
-	s := &store{seed: seed, budget: b}
+func newStore(seed maphash.Seed, b *budget, g *generations) *store {
+	s := &store{seed: seed, budget: b, gens: g}
 	for i := range s.shards {
 		sh := &s.shards[i]
 		sh.urls = make(map[urlKey]*resource)
@@ -97,7 +97,7 @@ func (res *resource) find(key Key, header http.Header) (f found) {
 		return f
 	}
 	for _, o := range res.variants {
-		if o.key.Scheme != key.Scheme || o.key.Port != key.Port {
+		if o.key.Scheme != key.Scheme || o.key.Port != key.Port || o.key.Extra != key.Extra || o.purged() {
 			continue
 		}
 		f.others = true
@@ -111,8 +111,9 @@ func (res *resource) find(key Key, header http.Header) (f found) {
 // join enters a request into the fetch for its key: it returns the fetch that is under way, or registers the one that
 // start makes and returns it as the request's own to lead, or returns an object that was stored since the request
 // looked. Nothing at all: the cache is closed.
-func (sh *shard) join(key Key, header http.Header, seen *object, start func() *fill) (f *fill, leads bool, o *object) {
+func (s *store) join(key Key, header http.Header, arrived uint64, seen *object, start func() *fill) (f *fill, leads bool, o *object) {
 	u := key.url()
+	sh := s.shard(u)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	res := sh.urls[u]
@@ -120,7 +121,7 @@ func (sh *shard) join(key Key, header http.Header, seen *object, start func() *f
 	if res != nil {
 		fk.variant = variantOf(res.vary, header)
 	}
-	if f := sh.flights[fk]; f != nil && f.attach() {
+	if f := sh.flights[fk]; f != nil && !f.spoiled(f.place, arrived) && f.attach() {
 		return f, false, nil
 	}
 	if o := res.find(key, header).object; o != nil && o != seen {
@@ -131,7 +132,7 @@ func (sh *shard) join(key Key, header http.Header, seen *object, start func() *f
 	}
 	f.flight = flightKey{f.key, fk.variant}
 	sh.flights[f.flight] = f
-	sh.enroll(u, f)
+	s.enrollIn(sh, f)
 	return f, true, nil
 }
 
@@ -141,14 +142,19 @@ func (s *store) enroll(f *fill) {
 	sh := s.shard(u)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	sh.enroll(u, f)
+	s.enrollIn(sh, f)
 }
 
-func (sh *shard) enroll(u urlKey, f *fill) {
+// enrollIn also notes the generation at which a fetch begins, under the lock, so that a sweep sees each fetch that is
+// older than it.
+func (s *store) enrollIn(sh *shard, f *fill) {
+	gen := s.gens.now.Load()
+	f.born = born{gen, gen}
+	u := f.key.url()
 	fills := sh.fills[u]
 	if fills == nil {
 		fills = make(map[*fill]struct{})
-		sh.fills[f.key.url()] = fills
+		sh.fills[u] = fills
 	}
 	fills[f] = struct{}{}
 }
@@ -191,30 +197,31 @@ func (s *store) put(f *fill, o *object) (stored bool) {
 	u := f.key.url()
 	sh := s.shard(u)
 	sh.mu.Lock()
-	out, stored := sh.put(u, f, o)
+	out, stored := sh.put(u, f, o, s.gens.floor.Load())
 	sh.mu.Unlock()
 	for _, old := range out {
 		s.budget.remove(old)
+		s.leave(old)
 	}
 	return stored
 }
 
-func (sh *shard) put(u urlKey, f *fill, o *object) (out []*object, stored bool) {
+func (sh *shard) put(u urlKey, f *fill, o *object, floor uint64) (out []*object, stored bool) {
 	sh.forget(f)
-	if f.purged == purgedHard || o.evicted.Load() {
+	if f.purgedBefore(o) || o.born.body < floor || o.evicted.Load() {
 		return []*object{o}, false
 	}
-	if f.purged == purgedSoft {
-		o.softAt.Store(f.purgedAt.UnixNano())
-	}
 	res := sh.urls[u]
+	if newer := res.find(o.key, f.header).object; newer != nil && newer.born.body > o.born.body {
+		return []*object{o}, false
+	}
 	if res == nil {
 		res = &resource{}
 		sh.urls[o.key.url()] = res
 	}
 	res.vary = o.varyNames
 	res.variants = slices.DeleteFunc(res.variants, func(old *object) bool {
-		replaced := old.key.Scheme == o.key.Scheme && old.key.Port == o.key.Port && selects(old.vary, f.header)
+		replaced := old.key.Scheme == o.key.Scheme && old.key.Port == o.key.Port && old.key.Extra == o.key.Extra && selects(old.vary, f.header)
 		if replaced {
 			out = append(out, old)
 		}
@@ -249,6 +256,7 @@ func (s *store) replace(f *fill, old, fresh *object) bool {
 	s.drop(victims)
 	if !ok {
 		s.drop([]*object{old})
+		s.leave(fresh)
 		return false
 	}
 	u := f.key.url()
@@ -256,8 +264,10 @@ func (s *store) replace(f *fill, old, fresh *object) bool {
 	sh.mu.Lock()
 	done := sh.replace(u, f, old, fresh)
 	sh.mu.Unlock()
+	s.leave(old)
 	if !done {
 		s.budget.remove(fresh)
+		s.leave(fresh)
 	}
 	return done
 }
@@ -272,12 +282,9 @@ func (sh *shard) replace(u urlKey, f *fill, old, fresh *object) bool {
 	if i < 0 {
 		return false
 	}
-	if f.purged == purgedHard || fresh.evicted.Load() {
+	if f.purgedBefore(fresh) || fresh.evicted.Load() {
 		sh.delete(u, old)
 		return false
-	}
-	if f.purged == purgedSoft {
-		fresh.softAt.Store(f.purgedAt.UnixNano())
 	}
 	res.variants[i] = fresh
 	res.vary = fresh.varyNames
@@ -298,6 +305,20 @@ func (s *store) drop(victims []*object) {
 		sh.mu.Lock()
 		sh.delete(u, o)
 		sh.mu.Unlock()
+		s.leave(o)
+	}
+}
+
+// leave takes an object out of the counts of its cells, once.
+func (s *store) leave(o *object) {
+	if !o.gone.CompareAndSwap(false, true) {
+		return
+	}
+	for _, c := range o.cells {
+		if o.dead.Load() && c.kind == ofHost && c.prefixed.Load() > 0 {
+			countPrefixes(c, o, true, s.gens.now.Load())
+		}
+		s.gens.uncount(c, o.born.body)
 	}
 }
 
@@ -338,6 +359,7 @@ func (s *store) clear() {
 		for _, res := range urls {
 			for _, o := range res.variants {
 				s.budget.remove(o)
+				s.leave(o)
 			}
 		}
 	}
@@ -348,57 +370,4 @@ func (s *store) reserve(n int64) bool {
 	victims, ok := s.budget.reserve(n)
 	s.drop(victims)
 	return ok
-}
-
-// purged tells what a purge did to a fetch that was under way.
-type purged uint8
-
-const (
-	notPurged purged = iota
-	purgedSoft
-	purgedHard
-)
-
-// purge applies a purge to a URL's objects and fetches that began at or before issued, and returns the objects hit.
-func (s *store) purge(u urlKey, soft bool, issued, now time.Time) int {
-	sh := s.shard(u)
-	sh.mu.Lock()
-	out := sh.purge(u, soft, issued, now)
-	sh.mu.Unlock()
-	if !soft {
-		for _, o := range out {
-			s.budget.remove(o)
-		}
-	}
-	return len(out)
-}
-
-func (sh *shard) purge(u urlKey, soft bool, issued, now time.Time) (out []*object) {
-	for f := range sh.fills[u] {
-		if f.began.After(issued) {
-			continue
-		}
-		sh.unshare(f)
-		if !soft {
-			f.purged = purgedHard
-		} else if f.purged == notPurged {
-			f.purged, f.purgedAt = purgedSoft, now
-		}
-	}
-	res := sh.urls[u]
-	if res == nil {
-		return nil
-	}
-	for _, o := range slices.Clone(res.variants) {
-		switch {
-		case soft:
-			if !o.began.After(issued) && o.softAt.CompareAndSwap(0, now.UnixNano()) {
-				out = append(out, o)
-			}
-		case !o.fetched.After(issued): // a 304 since then says nothing of what the body is
-			sh.delete(u, o)
-			out = append(out, o)
-		}
-	}
-	return out
 }

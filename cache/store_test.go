@@ -57,7 +57,7 @@ func TestByteBound(t *testing.T) {
 					path := fmt.Sprintf("/%d", random(15))
 					switch random(12) {
 					case 0:
-						b.purge(path, random(2) == 0, b.clock.Now())
+						b.purge(path, random(2) == 0)
 					default:
 						b.get("http://a.test"+path, fmt.Sprintf("X-A: %d", random(3)))
 					}

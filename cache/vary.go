@@ -31,6 +31,11 @@ func varyNames(header http.Header) (names []string, ok bool) {
 			case "If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since", "If-Range", "Range",
 				"Cache-Control", "Pragma":
 				continue // never part of a fetch that is stored
+			}
+			if overrides(name) {
+				continue
+			}
+			switch name {
 			case "*", "X-Forwarded-For", "X-Real-Ip", "Forwarded", "Via", "Cdn-Loop", "X-Request-Id",
 				"Traceparent", "Tracestate":
 				return nil, false

@@ -36,8 +36,9 @@ func TestSmallestFileGetsTheDefaults(t *testing.T) {
 		t.Error("an optional section was filled in")
 	}
 	want := []Route{{
-		Match: Match{Path: "/*"},
-		Cache: &RouteCache{},
+		Match:    Match{Path: "/*"},
+		Cache:    &RouteCache{},
+		Priority: "normal",
 		Timeout: RouteTimeout{
 			Connect: Duration(2 * time.Second), FirstByte: Duration(30 * time.Second), Idle: Duration(5 * time.Minute),
 		},

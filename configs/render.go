@@ -53,6 +53,15 @@ func (t Token) GoString() string { return flat(t) }
 // MarshalJSON is the token without its hash.
 func (t Token) MarshalJSON() ([]byte, error) { return (renderer{}).json(reflect.ValueOf(t)) }
 
+// String is the user without the hash.
+func (u BasicUser) String() string { return flat(u) }
+
+// GoString is String, so that %#v does not show the hash either.
+func (u BasicUser) GoString() string { return flat(u) }
+
+// MarshalJSON is the user without the hash.
+func (u BasicUser) MarshalJSON() ([]byte, error) { return (renderer{}).json(reflect.ValueOf(u)) }
+
 func flat(v any) string {
 	text, err := (renderer{}).json(reflect.ValueOf(v))
 	if err != nil {
@@ -94,7 +103,7 @@ func (r renderer) node(v reflect.Value, f field, path string) *yaml.Node {
 	case Location:
 		return &yaml.Node{Kind: yaml.SequenceNode, Style: yaml.FlowStyle, Content: []*yaml.Node{degrees(value.Lat), degrees(value.Lon)}}
 	case RouteCache:
-		if value.Off || value == (RouteCache{}) {
+		if value.Off || value.plain() {
 			return plain("!!str", value.String())
 		}
 	case encoding.TextMarshaler:

@@ -115,7 +115,9 @@ var absentMeans = map[string]string{
 	"MeshTLS.CA": "no peers", "MeshTLS.Cert": "no peers", "MeshTLS.Key": "no peers",
 	"DNS.GeoIP": "no geography", "ACME.Email": "no contact", "ACME.CA": "the system's CAs",
 	"Limits.ConnectionRate": "unlimited", "Shutdown.DNSWait": "the longest TTL, by fillFleet",
-	"Service.Debug": "off", "Check.Host": "the origin's own", "Admin.PProf": "off",
+	"Service.Debug": "off", "KeyQuery.Sort": "off", "Check.Header": "any", "Check.Body": "any", "Check.Service": "the server as a whole", "CORS.Credentials": "off", "Respond.Body": "empty", "Rewrite.StripPrefix": "nothing",
+	"Rewrite.AddPrefix": "nothing", "Rewrite.Host": "the client's", "OriginTLS.ServerName": "the host of the URL",
+	"OriginTLS.CA": "the system's CAs", "OriginTLS.Cert": "none is shown", "OriginTLS.Key": "none is shown", "Check.Host": "the origin's own", "Admin.PProf": "off",
 }
 
 func TestNoDefaultIsForgotten(t *testing.T) {
@@ -138,6 +140,10 @@ func TestNoDefaultIsForgotten(t *testing.T) {
 // anythingGoes are the keys whose every value of their type is right.
 var anythingGoes = []string{
 	"mesh.tls.ca", "mesh.tls.cert", "mesh.tls.key", "dns.geoip", `dns.zones["edge.example.com"].dnssec.keys`, "tls.certificates[].cert", "tls.certificates[].key", "tls.acme.ca",
+	"services.shop.pool.check.body", "services.docs.pool.check.service", "services.shop.routes[].respond.body", "services.shop.routes[].basic_auth.realm", "services.shop.routes[].basic_auth.users[].name",
+	"services.shop.routes[].rewrite.query.via", "services.shop.routes[].headers.request.set.X-Edge",
+	"services.shop.routes[].headers.response.set.Strict-Transport-Security",
+	"services.shop.pool.tls.ca", "services.shop.pool.tls.cert", "services.shop.pool.tls.key",
 	"observe.access_log.path", "admin.tokens[].name",
 }
 

@@ -6,7 +6,6 @@ import (
 	"math"
 	"math/big"
 	"net/netip"
-	"reflect"
 	"regexp"
 	"strconv"
 	"strings"
@@ -330,21 +329,3 @@ func (l Location) String() string {
 
 // MarshalJSON is a list of two numbers, latitude first.
 func (l Location) MarshalJSON() ([]byte, error) { return []byte(l.String()), nil }
-
-// String is off, on, or the mapping: {ttl: 30s, stale_if_error: 1h}.
-func (c RouteCache) String() string {
-	if c.Off {
-		return "off"
-	}
-	var parts []string
-	v := reflect.ValueOf(c)
-	for _, f := range fieldsOf(v.Type()) {
-		if d, ok := v.Field(f.index).Interface().(*Duration); ok && d != nil {
-			parts = append(parts, f.name+": "+d.String())
-		}
-	}
-	if parts == nil {
-		return "on"
-	}
-	return "{" + strings.Join(parts, ", ") + "}"
-}

@@ -1,5 +1,7 @@
 package configs
 
+import "strconv"
+
 // Config is a whole fleet. Every node of the fleet gets the same bytes; what differs between nodes (name, region,
 // addresses, data folder) comes from the flags of `landfall run`. A Config is immutable once loaded.
 type Config struct {
@@ -104,6 +106,8 @@ type Health struct {
 type Cache struct {
 	Memory    Size `yaml:"memory" doc:"Bytes of memory for cached objects, overhead included; 0 switches the cache off." default:"256MiB" min:"0"`
 	MaxObject Size `yaml:"max_object" doc:"Largest body that is stored; a larger one passes through." default:"32MiB" min:"1KiB"`
+
+	Isolation Duration `yaml:"isolation" doc:"A node that is cut off from the mesh for longer confirms each cached object with its origin before it serves it, since it can't hear of purges. 0s: never." default:"30s" min:"0s" max:"24h"`
 }
 
 // Compression configures compression towards clients.
@@ -185,42 +189,171 @@ type Residency struct {
 
 // Pool is the origins of a service in one region.
 type Pool struct {
-	Origins []string `yaml:"origins" doc:"URLs: http://host:port or https://host:port." required:"true"`
+	Origins []string       `yaml:"origins" doc:"URLs: http://host:port or https://host:port." required:"true"`
+	Weights map[string]int `yaml:"weights" doc:"Weight by origin URL (default 1): its share of the requests beside the others." min:"1" max:"1000"`
 }
 
 // PoolPolicy is the policy of each of a service's pools.
 type PoolPolicy struct {
-	Check   *Check  `yaml:"check" doc:"Active health check. Absent: origins are believed up until requests fail."`
-	Breaker Breaker `yaml:"breaker" doc:"Circuit breaker of each origin."`
+	Balance       string      `yaml:"balance" doc:"How an origin is chosen: least_request (of two drawn, the one with fewer requests in flight), ewma (of two, the one with less latency times requests in flight), round_robin, random, or hash (see hash_by)." default:"least_request" enum:"least_request,ewma,round_robin,random,hash"`
+	HashBy        string      `yaml:"hash_by" doc:"What balance: hash keeps on one origin: client, url, header:NAME or cookie:NAME; a request without it goes to any." default:"client"`
+	SlowStart     Duration    `yaml:"slow_start" doc:"How long an origin that comes back takes to get its full share; 0s: at once." default:"0s" min:"0s" max:"1h"`
+	Check         *Check      `yaml:"check" doc:"Active health check. Absent: origins are believed up until requests fail."`
+	Eject         Eject       `yaml:"eject" doc:"Passive ejection: when an origin that fails its requests is left out for a while."`
+	Breaker       Breaker     `yaml:"breaker" doc:"Circuit breaker of each origin, and of the pool."`
+	HTTP          string      `yaml:"http" doc:"Protocol to the origins: auto (HTTP/2 where a TLS origin offers it, else 1.1), 1.1, 2 (over TLS only), or h2c (HTTP/2 without TLS, as gRPC servers speak it). Upgrades such as WebSocket always go by 1.1." default:"auto" enum:"auto,1.1,2,h2c"`
+	TLS           *OriginTLS  `yaml:"tls" doc:"What https origins must prove, and what the gateway proves to them. Absent: the system's CAs, the origin's host name, no client certificate."`
+	ProxyProtocol string      `yaml:"proxy_protocol" doc:"Header before each connection that names the client (PROXY protocol v1 or v2); such connections are not reused." default:"off" enum:"off,v1,v2"`
+	ConnectionAge Duration    `yaml:"connection_age" doc:"Connections older than this take no new request, so that they follow the origins' load balancers and DNS; 0s: any age." default:"10m" min:"0s" max:"24h"`
+	Concurrency   Concurrency `yaml:"concurrency" doc:"Requests in flight to an origin before the less important are refused: a number, adaptive (learned from latency), or off." default:"off"`
 }
 
-// Check is an active HTTP health check of each origin.
+// OriginTLS is TLS towards the origins.
+type OriginTLS struct {
+	CA         string `yaml:"ca" doc:"PEM file with the only CAs that the origins' certificates may be of. Absent: the system's." path:"true"`
+	ServerName string `yaml:"server_name" doc:"Name that the origins' certificates must have, sent as SNI. Absent: the host of the origin's URL."`
+	Cert       string `yaml:"cert" doc:"PEM file with the certificate chain that the gateway shows the origins; needs key." path:"true"`
+	Key        string `yaml:"key" doc:"PEM file with its private key." path:"true"`
+}
+
+// Concurrency is a limit on an origin's requests in flight. In YAML: a number, adaptive or off.
+type Concurrency string
+
+// Limit is the number, -1 for adaptive, 0 for off.
+func (c Concurrency) Limit() int {
+	if c == "adaptive" {
+		return -1
+	}
+	n, err := strconv.Atoi(string(c))
+	if err != nil {
+		return 0 // off
+	}
+	return n
+}
+
+// Eject tells when an origin that fails its requests is left out of its pool for a while.
+type Eject struct {
+	ConsecutiveErrors int      `yaml:"consecutive_errors" doc:"Failures in a row (no connection, reset, timeout, 5xx) that eject an origin; 0: any number is borne." default:"5" min:"0" max:"1000"`
+	ErrorRate         Percent  `yaml:"error_rate" doc:"Share of failures in the last 10 seconds that ejects an origin; 0%: any is borne." default:"50%"`
+	Latency           int      `yaml:"latency" doc:"An origin whose mean latency in the last 10 seconds is so many times the median of the pool's is ejected; needs three origins. 0: any is borne." default:"5" min:"0" max:"1000"`
+	MinRequests       int      `yaml:"min_requests" doc:"Requests of an origin in the last 10 seconds before its error_rate and latency count." default:"20" min:"1" max:"1000000"`
+	For               Duration `yaml:"for" doc:"How long; twice in a row twice as long, and so on up to ten times." default:"10s" min:"100ms" max:"1h"`
+	Max               Percent  `yaml:"max" doc:"Share of the pool's origins that may be ejected at once; of two or more, one always may." default:"50%"`
+}
+
+// Check is an active health check of each origin.
 type Check struct {
+	Type     string      `yaml:"type" doc:"http: a GET; tcp: a connection; grpc: gRPC's own health service (grpc.health.v1)." default:"http" enum:"http,tcp,grpc"`
 	Path     string      `yaml:"path" doc:"Path that is requested." default:"/"`
 	Host     string      `yaml:"host" doc:"Host header of the probe. Absent: the origin's own."`
 	Expect   StatusRange `yaml:"expect" doc:"Status codes that count as healthy: one (200) or a range (200-299)." default:"200-299"`
+	Header   string      `yaml:"header" doc:"Header field that a healthy response has: NAME, or NAME: VALUE. Absent: any."`
+	Body     string      `yaml:"body" doc:"Text that the first 64 KiB of a healthy response's body hold. Absent: any."`
+	Service  string      `yaml:"service" doc:"Service that grpc asks for. Absent: the server as a whole."`
 	Interval Duration    `yaml:"interval" doc:"Time between probes of an origin, jittered by 10%." default:"2s" min:"100ms" max:"10m"`
 	Timeout  Duration    `yaml:"timeout" doc:"Time a probe may take." default:"1s" min:"10ms" max:"1m"`
 	Rise     int         `yaml:"rise" doc:"Successes in a row that bring an origin up." default:"2" min:"1" max:"100"`
 	Fall     int         `yaml:"fall" doc:"Failures in a row that take an origin down." default:"3" min:"1" max:"100"`
 }
 
-// Breaker is the circuit breaker of each origin.
+// Breaker is the circuit breaker of each origin, and of the pool.
 type Breaker struct {
 	TripAt      Percent  `yaml:"trip_at" doc:"Share of failed requests in the window that opens the breaker." default:"50%"`
+	PoolTripAt  Percent  `yaml:"pool_trip_at" doc:"Share of requests that failed in the window, retries and all, that opens the breaker of the whole pool: other regions serve then." default:"80%"`
 	MinRequests int      `yaml:"min_requests" doc:"Requests in the window before the share counts." default:"20" min:"1" max:"1000000"`
 	Window      Duration `yaml:"window" doc:"Length of the rolling window." default:"10s" min:"1s" max:"10m"`
 	Open        Duration `yaml:"open" doc:"How long an open breaker refuses before it tries again." default:"5s" min:"10ms" max:"10m"`
 	Probes      int      `yaml:"probes" doc:"Requests let through half-open; as many successes close it." default:"3" min:"1" max:"1000"`
 	Requests    int      `yaml:"requests" doc:"Requests in flight to an origin; more are refused." default:"1000" min:"1" max:"1000000"`
+	Connections int      `yaml:"connections" doc:"Open connections to an origin; requests wait for one of them." default:"1000" min:"1" max:"1000000"`
+	Pending     int      `yaml:"pending" doc:"Requests that wait for a connection to an origin; more are refused." default:"1000" min:"1" max:"1000000"`
 }
 
 // Route is a match and a policy inside a service.
 type Route struct {
-	Match   Match        `yaml:"match" doc:"What the route applies to."`
-	Cache   *RouteCache  `yaml:"cache" doc:"off, on (as the response's headers say), or a mapping. Absent: on."`
-	Timeout RouteTimeout `yaml:"timeout" doc:"Bounds on the time origins may take."`
-	Retry   Retry        `yaml:"retry" doc:"When a failed attempt is tried on another origin."`
+	Match     Match         `yaml:"match" doc:"What the route applies to."`
+	Cache     *RouteCache   `yaml:"cache" doc:"off, on (as the response's headers say), or a mapping. Absent: on."`
+	Allow     []Prefix      `yaml:"allow" doc:"Client addresses that may come (CIDR or single address); others get a 403. Absent: all."`
+	Deny      []Prefix      `yaml:"deny" doc:"Client addresses that may not come, also among those that allow names."`
+	RateLimit *RateLimit    `yaml:"rate_limit" doc:"Requests that a client, key or the whole route may make on each node; more get a 429."`
+	BasicAuth *BasicAuth    `yaml:"basic_auth" doc:"Users that may come (RFC 7617); others get a 401. The origin sees no Authorization."`
+	CORS      *CORS         `yaml:"cors" doc:"Cross-origin requests that browsers may make; preflights are answered here, and the origins' own CORS headers are replaced."`
+	Redirect  *Redirect     `yaml:"redirect" doc:"Send the client elsewhere."`
+	Respond   *Respond      `yaml:"respond" doc:"Answer without an origin."`
+	Rewrite   *Rewrite      `yaml:"rewrite" doc:"What origins see instead of the path that the client asked for. The cache goes by the client's."`
+	Headers   *HeaderPolicy `yaml:"headers" doc:"Header fields that are set or removed on the way."`
+	Priority  string        `yaml:"priority" doc:"Who is refused last when the pool's concurrency is at its limit: critical may fill all of it, normal 90%, background half." default:"normal" enum:"critical,normal,background"`
+	Timeout   RouteTimeout  `yaml:"timeout" doc:"Bounds on the time origins may take."`
+	Retry     Retry         `yaml:"retry" doc:"When a failed attempt is tried on another origin."`
+	Hedge     *Hedge        `yaml:"hedge" doc:"A second attempt on another origin when the first is slow; whichever answers first is used. Absent: none."`
+}
+
+// RateLimit is a token bucket for each key (GCRA).
+type RateLimit struct {
+	By    string `yaml:"by" doc:"What has a bucket of its own: client (an IPv6 client by its /64), header:NAME, cookie:NAME, or route (one for all). Requests without the header or cookie share one." default:"client"`
+	Rate  Rate   `yaml:"rate" doc:"Requests in the long run." required:"true"`
+	Burst int    `yaml:"burst" doc:"Requests at once, after a silence." default:"1" min:"1" max:"1000000"`
+}
+
+// BasicAuth names users.
+type BasicAuth struct {
+	Realm string      `yaml:"realm" doc:"Name of what is protected, shown by browsers." default:"restricted"`
+	Users []BasicUser `yaml:"users" doc:"Who may come." required:"true"`
+}
+
+// BasicUser is one user.
+type BasicUser struct {
+	Name string `yaml:"name" doc:"Name of the user." required:"true"`
+	Hash string `yaml:"hash" doc:"bcrypt hash of the password (htpasswd -nbB name password)." required:"true" secret:"true"`
+}
+
+// CORS tells browsers which pages of other origins may use a route (Fetch standard, CORS protocol).
+type CORS struct {
+	Origins     []string `yaml:"origins" doc:"Origins such as https://app.example.com, or * for all." required:"true"`
+	Methods     []string `yaml:"methods" doc:"Methods that they may use beside GET, HEAD and POST." default:"[PUT, PATCH, DELETE]"`
+	Headers     []string `yaml:"headers" doc:"Request header fields that they may set; absent: those that the browser asks for."`
+	Expose      []string `yaml:"expose" doc:"Response header fields that they may read."`
+	Credentials bool     `yaml:"credentials" doc:"Cookies and authorization may come along; not with the origin *."`
+	MaxAge      Duration `yaml:"max_age" doc:"How long browsers remember the answer to a preflight." default:"10m" min:"0s" max:"24h"`
+}
+
+// Redirect sends the client elsewhere.
+type Redirect struct {
+	To     string `yaml:"to" doc:"URL or path; {path} in it is the request's path, {query} its query with the ?, {host} its host." required:"true"`
+	Status int    `yaml:"status" doc:"301, 302, 303, 307 or 308." default:"308" min:"301" max:"308"`
+}
+
+// Respond is a fixed response.
+type Respond struct {
+	Status      int    `yaml:"status" doc:"Status code." default:"200" min:"200" max:"599"`
+	Body        string `yaml:"body" doc:"Body, at most 64 KiB. Absent: empty."`
+	ContentType string `yaml:"content_type" doc:"Media type of the body." default:"text/plain; charset=utf-8"`
+}
+
+// Rewrite changes what origins see.
+type Rewrite struct {
+	StripPrefix string            `yaml:"strip_prefix" doc:"Taken off the front of the path, such as /api. Absent: nothing."`
+	AddPrefix   string            `yaml:"add_prefix" doc:"Put before the path, after strip_prefix. Absent: nothing."`
+	Host        string            `yaml:"host" doc:"Host that the origin sees. Absent: the client's."`
+	Query       map[string]string `yaml:"query" doc:"Query parameters that are set, by name; an empty one is removed."`
+}
+
+// HeaderPolicy changes header fields.
+type HeaderPolicy struct {
+	Request  HeaderOps `yaml:"request" doc:"On the way to the origin."`
+	Response HeaderOps `yaml:"response" doc:"On the way to the client."`
+}
+
+// HeaderOps are removals, then settings.
+type HeaderOps struct {
+	Set    map[string]string `yaml:"set" doc:"Values by name, in place of what is there."`
+	Remove []string          `yaml:"remove" doc:"Names."`
+}
+
+// Hedge tells when a slow attempt is joined by a second one.
+type Hedge struct {
+	After  string  `yaml:"after" doc:"How slow: p50, p90, p95 or p99 of the route's own latency as measured, or a duration such as 100ms." default:"p95"`
+	Budget Percent `yaml:"budget" doc:"Second attempts as a share of the pool's requests." default:"5%"`
 }
 
 // Match selects requests. All of what is given must hold.
@@ -235,6 +368,25 @@ type RouteCache struct {
 	TTL                  *Duration `yaml:"ttl" doc:"Freshness of responses that carry none of their own; never overrides no-store or private." min:"0s"`
 	StaleWhileRevalidate *Duration `yaml:"stale_while_revalidate" doc:"How long a stale response may be served while it is refreshed (RFC 5861), where the response does not say." min:"0s"`
 	StaleIfError         *Duration `yaml:"stale_if_error" doc:"How long a stale response may be served when the origin fails (RFC 5861), where the response does not say." min:"0s"`
+
+	Negative     map[string]Duration `yaml:"negative" doc:"Freshness of responses with these status codes (404, 405, 410, 414, 451, 501) that carry none of their own." min:"0s" max:"1h"`
+	Jitter       Percent             `yaml:"jitter" doc:"Lifetimes are shortened by up to this share, by chance, so that what was stored together does not expire together." default:"0%"`
+	RefreshAhead Percent             `yaml:"refresh_ahead" doc:"A hit in this last share of an object's lifetime refreshes it in the background, so that what is in use does not expire." default:"0%"`
+	Key          CacheKey            `yaml:"key" doc:"What tells two requests apart, beside scheme, host, port and path."`
+}
+
+// CacheKey configures a route's cache key.
+type CacheKey struct {
+	Query   KeyQuery `yaml:"query" doc:"Which query parameters count. What does not count is not sent to the origin when its answer may be stored."`
+	Headers []string `yaml:"headers" doc:"Request headers that count, as if the response's Vary named them."`
+	Cookies []string `yaml:"cookies" doc:"Cookies that count."`
+}
+
+// KeyQuery chooses query parameters.
+type KeyQuery struct {
+	Ignore []string `yaml:"ignore" doc:"Parameters that do not count: a name, or the begin of one and *."`
+	Keep   []string `yaml:"keep" doc:"The only parameters that count; absent: all."`
+	Sort   bool     `yaml:"sort" doc:"The order of parameters with different names does not count."`
 }
 
 // RouteTimeout bounds the time that origins may take.
@@ -248,7 +400,7 @@ type RouteTimeout struct {
 // Retry tells when a failed attempt is tried again on another origin.
 type Retry struct {
 	Attempts int      `yaml:"attempts" doc:"Attempts in all, the first included; 1: never retry." default:"2" min:"1" max:"10"`
-	On       []string `yaml:"on" doc:"Failures that are retried; only idempotent methods (RFC 9110 section 9.2.2) are, except for connect, where nothing was sent." default:"[connect, reset, timeout, 502, 503, 504]" enum:"connect,reset,timeout,500,502,503,504"`
+	On       []string `yaml:"on" doc:"Failures that are retried; only idempotent methods (RFC 9110 section 9.2.2) and requests with an Idempotency-Key are, except for connect, where nothing was sent." default:"[connect, reset, timeout, 502, 503, 504]" enum:"connect,reset,timeout,500,502,503,504"`
 	Budget   Percent  `yaml:"budget" doc:"Retries as a share of the pool's live requests; at least 3 a second are always allowed." default:"20%"`
 }
 

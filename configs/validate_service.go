@@ -36,7 +36,9 @@ func (v *validator) services() {
 			at := join(path+".pools", region)
 			v.region(at, region, Any)
 			v.origins(at+".origins", pool)
+			v.weights(at+".weights", pool)
 		}
+		v.policy(path+".pool", &s.Pool)
 		if s.Pool.Check != nil {
 			v.check(path+".pool.check", s.Pool.Check)
 		}
@@ -98,6 +100,17 @@ func (v *validator) check(path string, c *Check) {
 	if c.Host != "" && !checkHostPattern.MatchString(c.Host) {
 		v.fault(path+".host", "%s is not a host for a Host header", v.show(path+".host", c.Host))
 	}
+	if name, _, _ := strings.Cut(c.Header, ":"); c.Header != "" && (!tokenPattern.MatchString(name) || !fieldValue(c.Header)) {
+		v.fault(path+".header", "%s is not a header field: write NAME, or NAME: VALUE", v.show(path+".header", c.Header))
+	}
+	for key, given := range map[string]bool{"header": c.Header != "", "body": c.Body != "", "path": c.Path != "/", "host": c.Host != ""} {
+		if given && c.Type != "http" && !v.unsure(path+".type") {
+			v.fault(path+"."+key, "means nothing with type: %s", c.Type)
+		}
+	}
+	if c.Service != "" && c.Type != "grpc" && !v.unsure(path+".type") {
+		v.fault(path+".service", "means nothing with type: %s", c.Type)
+	}
 	if c.Timeout > c.Interval && !v.unsure(path+".timeout", path+".interval") {
 		at, byDefault := path+".timeout", ""
 		if !v.written(at) {
@@ -131,6 +144,9 @@ func (v *validator) route(path string, r *Route) {
 	}
 	v.distinct(match+".methods", len(r.Match.Methods), func(i int) string { return r.Match.Methods[i] })
 	v.timeouts(path+".timeout", r.Timeout)
+	v.hedge(path+".hedge", r.Hedge)
+	v.shaping(path, r)
+	v.routeCache(path+".cache", r.Cache)
 }
 
 // timeouts compares only what is written: a default that the total cuts short does no harm.

@@ -193,7 +193,8 @@ func (b backend) Pools(service string) ([]admin.Pool, error) {
 		}
 		p := admin.Pool{Region: r.Name, State: s.Services[k].Places[i].Pool.String()}
 		if own := g.pools[service]; r.Name == b.n.id.region && own != nil {
-			p.Panic = own.Status().Panic
+			status := own.Status()
+			p.Panic, p.Breaker, p.Balance = status.Panic, status.Breaker, status.Balance
 			p.Origins = b.origins(service)
 		} else {
 			p.Origins = b.remoteOrigins(service, r.Name, pool.Origins)
@@ -212,7 +213,10 @@ func (b backend) origins(service string) []admin.Origin {
 	results := b.n.checker.Results()
 	var out []admin.Origin
 	for _, o := range pool.Status().Origins {
-		shown := admin.Origin{URL: o.URL, State: o.State.String(), Breaker: o.Breaker, InFlight: o.InFlight, Detail: o.LastFailure}
+		shown := admin.Origin{
+			URL: o.URL, State: o.State.String(), Breaker: o.Breaker, Forced: o.Forced, Ejected: o.Ejected, Drained: o.Drained,
+			InFlight: o.InFlight, Limit: o.Limit, Weight: o.Weight, Share: o.Share, Detail: o.LastFailure,
+		}
 		for _, r := range results {
 			if r.Service == service && r.Origin == o.URL {
 				shown.Detail, shown.LastProbe = r.Detail, r.Last
@@ -320,7 +324,13 @@ func (b backend) SetDrain(ctx context.Context, target admin.DrainTarget, spec *a
 			ttl = spec.For.D()
 			d.Until = now.Add(ttl).UTC()
 		}
-		if left := n.leftWithout(n.after(d, nil), "draining "+d.Kind+" "+d.Name); left != "" && !spec.Force {
+		left := ""
+		if d.Kind == kindOrigin {
+			left = n.originLeft(d)
+		} else {
+			left = n.leftWithout(n.after(d, nil), "draining "+d.Kind+" "+d.Name)
+		}
+		if left != "" && !spec.Force {
 			return res, admin.Refused(left)
 		}
 		var err error
@@ -336,6 +346,7 @@ func (b backend) SetDrain(ctx context.Context, target admin.DrainTarget, spec *a
 	}
 	res.Applied, res.Missing = ack.Applied, ack.Missing
 	n.rebuild()
+	n.followOrders()
 	return res, nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net"
 	"os"
+	"reflect"
 	"slices"
 
 	"landfall/configs"
@@ -22,20 +23,23 @@ type generation struct {
 	config *configs.Config
 	proxy  *proxy.Proxy
 	pools  map[string]*upstream.Pool // this region's, by service
+	tls    map[string]originProof    // by service
 	closer io.Closer                 // the access log's file, or nil
 }
 
 // generate prepares a generation without touching the one in force. Pools that did not change are carried over with
 // their breakers, budgets and connections.
 func (n *Node) generate(c *configs.Config, old *generation) (_ *generation, err error) {
-	g := &generation{config: c, pools: map[string]*upstream.Pool{}}
+	g := &generation{config: c, pools: map[string]*upstream.Pool{}, tls: map[string]originProof{}}
 	defer func() {
 		if err != nil {
 			g.release(old)
 		}
 	}()
 	for name := range c.Services {
-		n.generatePool(g, name, old)
+		if err := n.generatePool(g, name, old); err != nil {
+			return nil, err
+		}
 	}
 	access, closer, err := openAccessLog(c.Observe.AccessLog)
 	if err != nil {
@@ -61,20 +65,29 @@ func (n *Node) generate(c *configs.Config, old *generation) (_ *generation, err 
 }
 
 // generatePool adds this region's pool of a service, if it has one.
-func (n *Node) generatePool(g *generation, service string, old *generation) {
+func (n *Node) generatePool(g *generation, service string, old *generation) error {
 	pool, ok := g.config.PoolFor(service, n.id.region)
 	if !ok {
-		return
+		return nil
 	}
 	policy := g.config.Services[service].Pool
-	if old != nil && old.pools[service] != nil && samePool(old.config, g.config, service, n.id.region) {
-		g.pools[service] = old.pools[service]
-		return
+	secure, err := originTLS(service, policy.TLS)
+	if err != nil {
+		return err
 	}
-	g.pools[service] = upstream.NewPool(upstream.PoolOptions{
-		Service: service, Region: n.id.region, Origins: pool.Origins, Breaker: policy.Breaker, Panic: float64(g.config.Health.Panic),
-		Metrics: n.metrics.upstream, Logger: n.log, OnEvent: n.event,
-	})
+	if old != nil && old.pools[service] != nil && old.tls[service].print == secure.print && reflect.DeepEqual(old.config.Services[service].Pool.TLS, policy.TLS) {
+		secure = old.tls[service] // the same pointer, so that health checks go on
+	}
+	g.tls[service] = secure
+	if old != nil && old.pools[service] != nil && old.tls[service] == secure && samePool(old.config, g.config, service, n.id.region) {
+		g.pools[service] = old.pools[service]
+		return nil
+	}
+	o := upstream.OptionsFrom(service, n.id.region, pool, policy)
+	o.Panic, o.Metrics, o.Logger, o.OnEvent = float64(g.config.Health.Panic), n.metrics.upstream, n.log, n.event
+	o.TLS = secure.config
+	g.pools[service] = upstream.NewPool(o)
+	return nil
 }
 
 // samePool tells whether a service's pool means the same in two configs.
@@ -82,7 +95,17 @@ func samePool(a, b *configs.Config, service, region string) bool {
 	pa, _ := a.PoolFor(service, region)
 	pb, _ := b.PoolFor(service, region)
 	ca, cb := a.Services[service].Pool, b.Services[service].Pool
-	return slices.Equal(pa.Origins, pb.Origins) && ca.Breaker == cb.Breaker && (ca.Check == nil) == (cb.Check == nil) && a.Health.Panic == b.Health.Panic
+	checked := (ca.Check == nil) == (cb.Check == nil)
+	ca.Check, cb.Check = nil, nil // what a check says is the checker's to follow
+	return reflect.DeepEqual(pa, pb) && reflect.DeepEqual(ca, cb) && checked && a.Health.Panic == b.Health.Panic
+}
+
+// keyQueries is Proxy.KeyQueries. Registers may come before the first generation is complete: then nothing is cached.
+func (g *generation) keyQueries(service, path, query string) []string {
+	if g == nil || g.proxy == nil {
+		return []string{query}
+	}
+	return g.proxy.KeyQueries(service, path, query)
 }
 
 // release closes what g does not share with the generation that goes on. Requests in flight on a closed pool finish.
@@ -109,7 +132,9 @@ func (g *generation) targets(region string) []healthcheck.Target {
 			continue
 		}
 		for _, o := range pool.Origins {
-			out = append(out, healthcheck.Target{Service: name, Region: region, Origin: o, Check: *check})
+			out = append(out, healthcheck.Target{
+				Service: name, Region: region, Origin: o, Check: *check, TLS: g.tls[name].config, HTTP: g.config.Services[name].Pool.HTTP,
+			})
 		}
 	}
 	return out
@@ -185,6 +210,7 @@ func (n *Node) seedPools(g *generation) {
 		state, _, _ := n.checker.State(t.Service, t.Origin)
 		g.pools[t.Service].SetState(t.Origin, state)
 	}
+	n.followOrders()
 }
 
 // reloadFiles reads the files that a config names and does all of a reload that can fail. Nothing but the map of places,

@@ -51,6 +51,9 @@ type nodeMetrics struct {
 	hash    *prometheus.GaugeVec
 	purges  prometheus.Histogram
 
+	purged, purgeGaps prometheus.Counter
+	cutOff            prometheus.Gauge
+
 	load     *prometheus.GaugeVec
 	spilling *prometheus.GaugeVec
 	spilled  *prometheus.CounterVec
@@ -70,6 +73,13 @@ func newNodeMetrics(reg prometheus.Registerer) *nodeMetrics {
 			Help:    "Time from a purge's acceptance at this node until every live node had applied it.",
 			Buckets: []float64{.001, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}}),
 	}
+	m.purged = prometheus.NewCounter(prometheus.CounterOpts{Name: "landfall_purges_total",
+		Help: "Purges that this node has applied; one with very many targets counts as several."})
+	m.purgeGaps = prometheus.NewCounter(prometheus.CounterOpts{Name: "landfall_purge_gaps_total",
+		Help: "Times that this node had missed purges for good and dropped all it had cached."})
+	m.cutOff = prometheus.NewGauge(prometheus.GaugeOpts{Name: "landfall_cache_isolated",
+		Help: "1 while the node is cut off from the mesh and confirms each cached object with its origin."})
+	reg.MustRegister(m.purged, m.purgeGaps, m.cutOff)
 	m.load = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "landfall_region_load_ratio",
 		Help: "Clients' requests a second of a region's nodes, as a share of its capacity; absent without a capacity."}, []string{"region"})
 	m.spilling = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "landfall_spill_share",

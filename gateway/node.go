@@ -72,6 +72,10 @@ type Node struct {
 	spills     spills
 	purges     *purgeLog
 
+	purgeTrack  *purgeTrack
+	purgeWriter *purgeWriter
+	purgeEvents eventLimit
+
 	joined   chan struct{} // closed when the node may take traffic
 	stating  sync.Mutex    // one change of state at a time
 	building sync.Mutex    // one snapshot at a time
@@ -80,6 +84,7 @@ type Node struct {
 	// Owned by watch.
 	published   string // the report that the fleet has
 	publishedAt time.Time
+	isolation   isolation
 	toldToGo    bool      // connections are told to go because of a drain
 	drainSeen   time.Time // when the node's drain began or ended, by its own clock
 
@@ -128,7 +133,7 @@ func New(o Options) (_ *Node, err error) {
 	n.events = admin.NewEventLog(eventCapacity, o.Now, n.log)
 	n.events.SetNode(id.name)
 	n.closers = append(n.closers, n.events.Close)
-	n.purges = newPurgeLog()
+	n.purges, n.purgeTrack = newPurgeLog(), newPurgeTrack(n.purgesLost)
 	n.judging = newJudging(verdictPolicy(c))
 	n.state.Store(mesh.Joining)
 	defer func() {
@@ -136,7 +141,7 @@ func New(o Options) (_ *Node, err error) {
 			n.close()
 		}
 	}()
-	for _, step := range []func(*configs.Config) error{n.openData, n.openCache, n.openCerts, n.openMesh, n.openGeneration, n.openServer, n.openDNS} {
+	for _, step := range []func(*configs.Config) error{n.openData, n.openCache, n.openCerts, n.openMesh, n.openPurges, n.openGeneration, n.openServer, n.openDNS} {
 		if err := step(c); err != nil {
 			return nil, err
 		}
@@ -254,6 +259,12 @@ func (n *Node) openMesh(c *configs.Config) error {
 	}
 	n.fleet = meshFleet{n.mesh}
 	n.closers = append(n.closers, func() { _ = n.mesh.Close() })
+	return nil
+}
+
+func (n *Node) openPurges(*configs.Config) error {
+	n.purgeWriter = newPurgeWriter(n.id.name+"/"+n.boot, n.fleet, n.purgedOn)
+	n.closers = append(n.closers, n.purgeWriter.close)
 	return nil
 }
 

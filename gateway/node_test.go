@@ -17,6 +17,7 @@ import (
 	"github.com/miekg/dns"
 
 	"landfall/configs"
+	"landfall/gateway/admin"
 )
 
 // The smallest file that runs: one node, no mesh, no DNS.
@@ -48,7 +49,7 @@ services: {web: {hosts: ["*"], pools: {any: {origins: ["`+u+`"]}}}}
 			t.Errorf("metrics lack %s (%v)", want, err)
 		}
 	}
-	purged, err := p.n.purge(ctx, "web", []string{"http://anything.test/cached"}, false, "test")
+	purged, err := p.n.purge(ctx, admin.PurgeRequest{Service: "web", URLs: []string{"http://anything.test/cached"}}, admin.WaitAll, "test")
 	if err != nil || purged.Removed != 1 || len(purged.Applied) != 1 {
 		t.Errorf("%+v %v", purged, err)
 	}

@@ -48,4 +48,3 @@ func RoomElsewhere(s *routing.Snapshot, service, self int, at float64) bool {
 
 // FollowLag is how long a config's clients take to follow a changed answer.
 func FollowLag(c *configs.Config) time.Duration { return followLag(c) }
-

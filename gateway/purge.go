@@ -1,308 +1,306 @@
 package gateway
 
 import (
-	"bytes"
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
-	"net/http"
-	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"landfall/cache"
 	"landfall/gateway/admin"
 	"landfall/gateway/proxy"
-	"landfall/gateway/upstream"
 	"landfall/routing/mesh"
 )
 
-// A purge is a register: durable before it is acknowledged, pushed to every node at once, repaired by anti-entropy. A
-// node applies it once, the moment it hears of it, to all that it stored or began to fetch before that moment, and
-// remembers how many objects went. The node that was asked then collects these counts.
+// A purge is a register: durable before it is acknowledged, pushed to every node at once, repaired by anti-entropy. Each
+// node that purges writes a ring of registers, many purges in one (purgewriter.go), and numbers them, so that a node
+// that missed some knows it (purgetrack.go). A node applies each once, the moment it hears of it, to all that it stored
+// or began to fetch before that moment, and remembers how many objects went (purgelog.go). The node that was asked
+// collects these counts.
 
 const (
 	purgePrefix = "purge/"
-	purgePath   = "/landfall/v1/purged"
 
-	// purgeTTL is how long a purge is repaired to nodes that missed it, as long as a deleted register is remembered.
-	purgeTTL = mesh.TombstoneTTL
-	// maxPurges bounds the registers that purges hold, so that there is always room for a drain.
-	maxPurges = mesh.MaxRegisters * 8 / 10
+	// purgeTTL is how long a purge is repaired to nodes that missed it; one that was cut off for longer drops all.
+	purgeTTL = 24 * time.Hour
 
-	purgeRecordBytes = 3 << 10 // URLs a register, well under mesh.MaxValue
-	maxPurgeURL      = admin.MaxURL
-	purgeLogSize     = mesh.MaxRegisters
+	maxPurgeTarget   = admin.MaxURL
+	purgeRecordBytes = 3400 // of a record as JSON
+	purgeBatchBytes  = 3800 // of a register's value, under mesh.MaxValue with what surrounds the records
+	purgeLogSize     = 20_000
 )
 
-// purgeRecord is one register of a purge. A purge of many URLs has several.
+// purgeRecord is a purge, or a part of one with many targets.
 type purgeRecord struct {
-	ID      string    `json:"id"`
-	Part    int       `json:"part"`
-	Parts   int       `json:"parts"`
-	Service string    `json:"service"`
-	URLs    []string  `json:"urls"`
-	Soft    bool      `json:"soft,omitempty"`
-	By      string    `json:"by"`
-	Issued  time.Time `json:"issued"`
+	ID       string    `json:"i"`
+	Part     int       `json:"p,omitempty"`
+	Parts    int       `json:"n,omitempty"`
+	Service  string    `json:"s"`
+	URLs     []string  `json:"u,omitempty"`
+	Prefixes []string  `json:"x,omitempty"`
+	Hosts    []string  `json:"h,omitempty"`
+	Keys     []string  `json:"k,omitempty"`
+	All      bool      `json:"a,omitempty"`
+	Soft     bool      `json:"f,omitempty"`
+	By       string    `json:"b"`
+	Issued   time.Time `json:"t"`
 }
 
-func (p purgeRecord) key() string { return fmt.Sprintf("%s%s/%d", purgePrefix, p.ID, p.Part) }
+func (p purgeRecord) key() string { return fmt.Sprintf("%s/%d", p.ID, p.Part) }
 
-// purgeLog remembers what each purge removed on this node. It is bounded: the oldest is forgotten first.
-type purgeLog struct {
-	mu      sync.Mutex
-	removed map[string]int
-	order   []string
+func (p purgeRecord) targets() int {
+	n := len(p.URLs) + len(p.Prefixes) + len(p.Hosts) + len(p.Keys)
+	if p.All {
+		n++
+	}
+	return n
 }
 
-func newPurgeLog() *purgeLog { return &purgeLog{removed: map[string]int{}} }
-
-// once runs do for a key that it has not seen, and remembers its result.
-func (l *purgeLog) once(key string, do func() int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if _, seen := l.removed[key]; seen {
-		return
-	}
-	if len(l.order) >= purgeLogSize {
-		delete(l.removed, l.order[0])
-		l.order = l.order[1:]
-	}
-	l.order = append(l.order, key)
-	l.removed[key] = do()
-}
-
-// count is what a purge of so many parts removed here; false while some part has not been applied.
-func (l *purgeLog) count(id string, parts int) (int, bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	total := 0
-	for part := range parts {
-		n, ok := l.removed[purgeRecord{ID: id, Part: part}.key()]
-		if !ok {
-			return 0, false
-		}
-		total += n
-	}
-	return total, true
+// purgeBatch is the value of a register.
+type purgeBatch struct {
+	Seq     uint64        `json:"seq"`   // of the writer's registers since it started, from 1
+	First   uint64        `json:"first"` // the oldest that its ring still holds
+	Records []purgeRecord `json:"records"`
 }
 
 // onRegister acts on a register that is new to this node.
 func (n *Node) onRegister(r mesh.Register) {
-	if !strings.HasPrefix(r.Key, purgePrefix) || r.Value == nil {
+	rest, ok := strings.CutPrefix(r.Key, purgePrefix)
+	if !ok || r.Value == nil {
 		n.kick() // a drain
 		return
 	}
-	var p purgeRecord
-	if err := json.Unmarshal(r.Value, &p); err != nil || p.key() != r.Key {
-		n.event("purge.unreadable", r.Key, "another version of landfall wrote it; this node may serve what it purged")
+	writer, _, ok := cutLast(rest)
+	var batch purgeBatch
+	if err := json.Unmarshal(r.Value, &batch); err != nil || !ok || batch.Seq == 0 || batch.First > batch.Seq {
+		n.event("purge.unreadable", r.Key, "another version of landfall wrote it, so this node drops all that it has cached")
+		n.cache.PurgeEverything()
 		return
 	}
-	n.purges.once(r.Key, func() int { return n.applyPurge(p) })
+	n.purgeTrack.take(writer, batch.Seq, batch.First, n.o.Now(), func() { n.applyBatch(batch) })
 }
 
-func (n *Node) applyPurge(p purgeRecord) (removed int) {
-	// Not the record's own time: a clock that is behind the writer's would let through what was fetched before the purge.
-	now := n.o.Now()
+func cutLast(s string) (before, after string, ok bool) {
+	i := strings.LastIndexByte(s, '/')
+	if i < 0 {
+		return s, "", false
+	}
+	return s[:i], s[i+1:], true
+}
+
+// purgesLost drops everything: purges were issued that this node will never hear of.
+func (n *Node) purgesLost(why string) {
+	if objects := n.cache.PurgeEverything(); objects > 0 {
+		n.metrics.node.purgeGaps.Inc()
+		n.event("purge.missed", n.id.name, fmt.Sprintf("%s; all %d cached objects were dropped to be safe", why, objects))
+	}
+}
+
+func (n *Node) applyBatch(batch purgeBatch) {
+	for _, p := range batch.Records {
+		n.purges.put(p.key(), n.applyPurge(p))
+	}
+	n.metrics.node.purged.Add(float64(len(batch.Records)))
+}
+
+func (n *Node) applyPurge(p purgeRecord) *purgeCount {
+	count := &purgeCount{}
+	apply := func(q cache.Purge) {
+		q.Service, q.Soft = p.Service, p.Soft
+		objects, behind := n.cache.Purge(q)
+		count.objects += objects
+		if behind != nil {
+			count.behind = append(count.behind, behind)
+		}
+	}
+	// The node that accepted the purge has checked its targets.
 	for _, u := range p.URLs {
 		host, path, query, err := proxy.NormalURL(u)
 		if err != nil {
-			continue // the node that accepted it has checked it
+			continue
 		}
-		removed += n.cache.Purge(cache.Purge{Service: p.Service, Host: host, Path: path, RawQuery: query, Soft: p.Soft, Issued: now})
+		for _, q := range n.generation.Load().keyQueries(p.Service, path, query) {
+			apply(cache.Purge{Host: host, Path: path, RawQuery: q})
+		}
 	}
-	n.event("purge.applied", p.Service, fmt.Sprintf("%d objects went for %d URLs (purge %s by %s)", removed, len(p.URLs), p.ID, p.By))
-	return removed
+	for _, u := range p.Prefixes {
+		if host, path, _, err := proxy.NormalURL(u); err == nil {
+			apply(cache.Purge{Host: host, Prefix: path})
+		}
+	}
+	for _, host := range p.Hosts {
+		apply(cache.Purge{Host: host})
+	}
+	for _, key := range p.Keys {
+		apply(cache.Purge{Key: key})
+	}
+	if p.All {
+		apply(cache.Purge{All: true})
+	}
+	if n.purgeEvents.allow(n.o.Now()) {
+		objects, _ := count.load()
+		n.event("purge.applied", p.Service, fmt.Sprintf("%d objects went for %d targets (purge %s by %s)", objects, p.targets(), p.ID, p.By))
+	}
+	return count
 }
 
 // Purge implements admin.Purges.
-func (b backend) Purge(ctx context.Context, req admin.PurgeRequest, by string) (admin.PurgeResult, error) {
-	return b.n.purge(ctx, req.Service, req.URLs, req.Soft, by)
+func (b backend) Purge(ctx context.Context, req admin.PurgeRequest, wait, by string) (admin.PurgeResult, error) {
+	return b.n.purge(ctx, req, wait, by)
 }
 
 // PurgeURL implements proxy.Purger: the PURGE method.
-func (n *Node) PurgeURL(ctx context.Context, service, url string) (removed int, missing []string, err error) {
-	res, err := n.purge(ctx, service, []string{url}, false, "PURGE")
+func (n *Node) PurgeURL(ctx context.Context, service, url string, soft bool) (removed int, missing []string, err error) {
+	res, err := n.purge(ctx, admin.PurgeRequest{Service: service, URLs: []string{url}, Soft: soft}, admin.WaitAll, "PURGE")
 	for _, m := range res.Missing {
 		missing = append(missing, m.Node)
 	}
 	return res.Removed, missing, err
 }
 
-func (n *Node) purge(ctx context.Context, service string, urls []string, soft bool, by string) (admin.PurgeResult, error) {
+func (n *Node) purge(ctx context.Context, req admin.PurgeRequest, wait, by string) (admin.PurgeResult, error) {
 	started := n.o.Now()
-	records, err := n.purgeRecords(service, urls, soft, by, started)
+	records, err := n.purgeRecords(req, by, started)
 	if err != nil {
 		return admin.PurgeResult{}, err
 	}
-	if held := len(n.fleet.Registers(purgePrefix)); held+len(records) > maxPurges {
-		return admin.PurgeResult{}, admin.Unavailable(fmt.Sprintf("%d purges of the last %s are remembered, which is all that fit; purge more URLs at once, or later", held, purgeTTL))
+	job := newPurgeJob(records, n.purgeScope(wait))
+	n.purgeWriter.submit(job)
+	if err := job.wait(ctx); err != nil {
+		return admin.PurgeResult{}, fmt.Errorf("the purge could not be made durable, so it was not done: %w", err)
 	}
-	for _, p := range records {
-		value, err := json.Marshal(p)
-		if err != nil {
-			return admin.PurgeResult{}, err
-		}
-		if _, err := n.fleet.Set(ctx, p.key(), value, purgeTTL); err != nil {
-			return admin.PurgeResult{}, fmt.Errorf("the purge could not be made durable; what part %d of %d on names was not purged: %w", p.Part+1, p.Parts, err)
-		}
-	}
-	res := n.collect(ctx, records[0], urls)
-	if len(res.Missing) == 0 {
+	res := job.result(req, records[0])
+	if len(res.Missing) == 0 && wait == admin.WaitAll {
 		n.metrics.node.purges.Observe(n.o.Now().Sub(started).Seconds())
 	}
 	return res, nil
 }
 
-// purgeRecords cuts a purge into registers, and checks each URL against the service that it is said to be of.
-func (n *Node) purgeRecords(service string, urls []string, soft bool, by string, now time.Time) ([]purgeRecord, error) {
-	p := n.generation.Load().proxy
-	id := newID()
-	var out []purgeRecord
-	size := purgeRecordBytes
-	for i, u := range urls {
-		field := fmt.Sprintf("urls[%d]", i)
-		host, _, _, err := proxy.NormalURL(u)
-		if err != nil {
-			return nil, admin.Invalid(field, err.Error())
-		}
-		if owner, ok := p.ServiceOf(host); !ok || owner != service {
-			return nil, admin.Invalid(field, fmt.Sprintf("%s is not a host of service %s", host, service))
-		}
-		if len(u) > maxPurgeURL {
-			return nil, admin.Invalid(field, fmt.Sprintf("longer than %d bytes", maxPurgeURL))
-		}
-		if size+len(u) > purgeRecordBytes {
-			out = append(out, purgeRecord{ID: id, Part: len(out), Service: service, Soft: soft, By: by, Issued: now.UTC()})
-			size = 0
-		}
-		last := &out[len(out)-1]
-		last.URLs = append(last.URLs, u)
-		size += len(u)
-	}
-	if len(out) == 0 {
-		return nil, admin.Invalid("urls", "name at least one URL")
-	}
-	for i := range out {
-		out[i].Parts = len(out)
-	}
-	return out, nil
-}
-
-// collect asks every live node what the purge removed there.
-func (n *Node) collect(ctx context.Context, p purgeRecord, urls []string) admin.PurgeResult {
-	res := admin.PurgeResult{ID: p.ID, Service: p.Service, URLs: urls, Soft: p.Soft, By: p.By, Issued: p.Issued}
-	var mu sync.Mutex
-	var asking sync.WaitGroup
+// purgeScope are the nodes whose word a purge waits for.
+func (n *Node) purgeScope(wait string) []mesh.Member {
+	var scope []mesh.Member
 	for _, m := range n.fleet.Members() {
-		if !(member{Member: m}).here() {
-			continue
+		switch {
+		case !(member{Member: m}).here(), wait == admin.WaitNode && !m.Self, wait == admin.WaitRegion && m.Region != n.id.region:
+		default:
+			scope = append(scope, m)
 		}
-		asking.Go(func() {
-			removed, err := n.purgedOn(ctx, m, p)
-			mu.Lock()
-			defer mu.Unlock()
-			if err != nil {
-				res.Missing = append(res.Missing, admin.PurgeMissing{Node: m.Name, Region: m.Region, Reason: err.Error()})
-				return
-			}
-			res.Removed += removed
-			res.Applied = append(res.Applied, admin.PurgeApplied{Node: m.Name, Region: m.Region, Removed: removed})
-		})
 	}
-	asking.Wait()
-	slices.SortFunc(res.Applied, func(a, b admin.PurgeApplied) int { return cmp.Compare(a.Node, b.Node) })
-	slices.SortFunc(res.Missing, func(a, b admin.PurgeMissing) int { return cmp.Compare(a.Node, b.Node) })
-	return res
+	return scope
 }
 
-// purgeQuestion asks a node for the count of a purge.
-type purgeQuestion struct {
-	ID    string `json:"id"`
-	Parts int    `json:"parts"`
-}
-
-type purgeAnswer struct {
-	Applied bool `json:"applied"`
-	Removed int  `json:"removed"`
-}
-
-func (n *Node) purgedOn(ctx context.Context, m mesh.Member, p purgeRecord) (int, error) {
-	a := purgeAnswer{}
-	if m.Self {
-		a.Removed, a.Applied = n.purges.count(p.ID, p.Parts)
-	} else if err := n.ask(ctx, m.Name, purgePath, purgeQuestion{p.ID, p.Parts}, &a); err != nil {
-		return 0, err
+// purgeRecords cuts a purge into records, and checks each target against the service that it is said to be of.
+func (n *Node) purgeRecords(req admin.PurgeRequest, by string, now time.Time) ([]purgeRecord, error) {
+	if n.generation.Load().config.Services[req.Service] == nil {
+		return nil, admin.Invalid("service", "there is no service "+req.Service)
 	}
-	if !a.Applied {
-		return 0, errNotYet
+	base := purgeRecord{ID: newID(), Service: req.Service, Soft: req.Soft, By: by, Issued: now.UTC().Truncate(time.Millisecond)}
+	c := purgeCutter{base: base}
+	for i, u := range req.URLs {
+		if err := n.checkTarget(req.Service, u, fmt.Sprintf("urls[%d]", i)); err != nil {
+			return nil, err
+		}
+		c.add(u, func(r *purgeRecord) *[]string { return &r.URLs })
 	}
-	return a.Removed, nil
+	for i, u := range req.Prefixes {
+		if err := n.checkTarget(req.Service, u, fmt.Sprintf("prefixes[%d]", i)); err != nil {
+			return nil, err
+		}
+		c.add(u, func(r *purgeRecord) *[]string { return &r.Prefixes })
+	}
+	for i, host := range req.Hosts {
+		if err := n.checkTarget(req.Service, "https://"+host+"/", fmt.Sprintf("hosts[%d]", i)); err != nil {
+			return nil, err
+		}
+		c.add(strings.ToLower(host), func(r *purgeRecord) *[]string { return &r.Hosts })
+	}
+	for _, key := range req.Keys {
+		c.add(key, func(r *purgeRecord) *[]string { return &r.Keys })
+	}
+	if req.All {
+		c.records = []purgeRecord{base}
+		c.records[0].All = true
+	}
+	if len(c.records) == 0 {
+		return nil, admin.Invalid("urls", "name at least one target: urls, prefixes, hosts, keys, or all")
+	}
+	for i := range c.records {
+		c.records[i].Part, c.records[i].Parts = i, len(c.records)
+	}
+	return c.records, nil
 }
 
-var errNotYet = fmt.Errorf("it has not applied the purge yet; it will as soon as it is heard")
-
-// ask sends one message to a node over the peer channel.
-func (n *Node) ask(ctx context.Context, node, path string, question, answer any) error {
-	body, err := json.Marshal(question)
+func (n *Node) checkTarget(service, url, field string) error {
+	host, _, _, err := proxy.NormalURL(url)
 	if err != nil {
-		return err
+		return admin.Invalid(field, err.Error())
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+node+upstream.PeerDomain+path, bytes.NewReader(body))
-	if err != nil {
-		return err
+	if owner, ok := n.generation.Load().proxy.ServiceOf(host); !ok || owner != service {
+		return admin.Invalid(field, fmt.Sprintf("%s is not a host of service %s", host, service))
 	}
-	req.Header.Set("Content-Type", "application/json")
-	resp, err := n.peers.RoundTrip(req)
-	if err != nil {
-		return fmt.Errorf("it can't be reached: %w", err)
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("it answers %s", resp.Status)
-	}
-	if err := json.NewDecoder(io.LimitReader(resp.Body, maxMessage)).Decode(answer); err != nil {
-		return fmt.Errorf("its answer can't be read: %w", err)
+	if len(encodePurge(url)) > maxPurgeTarget {
+		return admin.Invalid(field, fmt.Sprintf("longer than %d bytes", maxPurgeTarget))
 	}
 	return nil
 }
 
-// maxMessage bounds a message between two nodes of this package's kinds.
-const maxMessage = 64 << 10
+// purgeCutter fills records up to their bound.
+type purgeCutter struct {
+	base    purgeRecord
+	records []purgeRecord
+	room    int
+}
 
-// servePurge answers another node's question for the count of a purge.
-func (n *Node) servePurge(w http.ResponseWriter, r *http.Request) {
-	var q purgeQuestion
-	err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxMessage)).Decode(&q)
-	if err != nil || q.ID == "" || q.Parts < 1 || q.Parts > purgeLogSize {
-		http.Error(w, "not a question about a purge", http.StatusBadRequest)
-		return
+func (c *purgeCutter) add(target string, list func(*purgeRecord) *[]string) {
+	size := len(encodePurge(target)) + 1
+	if size > c.room {
+		c.records = append(c.records, c.base)
+		c.room = purgeRecordBytes - len(encodePurge(c.base)) - 64 // the numbers of its part, and the list's name
 	}
-	a := purgeAnswer{}
-	a.Removed, a.Applied = n.purges.count(q.ID, q.Parts)
-	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(a) // the asker sees a cut answer as an error
+	c.room -= size
+	l := list(&c.records[len(c.records)-1])
+	*l = append(*l, target)
+}
+
+// encodePurge is JSON as registers hold it: without the escapes for HTML, which URLs are full of.
+func encodePurge(v any) []byte {
+	var b strings.Builder
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if e.Encode(v) != nil {
+		return nil // only values of this package are encoded
+	}
+	return []byte(strings.TrimSuffix(b.String(), "\n"))
 }
 
 // PurgeByID implements admin.Purges: any node knows a purge from its registers, and asks the others anew.
 func (b backend) PurgeByID(id string) (admin.PurgeResult, bool) {
-	var first purgeRecord
-	var urls []string
-	for _, r := range b.n.fleet.Registers(purgePrefix + id + "/") {
-		var p purgeRecord
-		if json.Unmarshal(r.Value, &p) == nil {
-			first = p
-			urls = append(urls, p.URLs...)
+	var records []purgeRecord
+	req := admin.PurgeRequest{}
+	for _, r := range b.n.fleet.Registers(purgePrefix) {
+		var batch purgeBatch
+		if !strings.Contains(string(r.Value), id) || json.Unmarshal(r.Value, &batch) != nil {
+			continue
+		}
+		for _, p := range batch.Records {
+			if p.ID == id {
+				records = append(records, p)
+				req.Service, req.Soft, req.All = p.Service, p.Soft, p.All
+				req.URLs, req.Keys = append(req.URLs, p.URLs...), append(req.Keys, p.Keys...)
+				req.Prefixes, req.Hosts = append(req.Prefixes, p.Prefixes...), append(req.Hosts, p.Hosts...)
+			}
 		}
 	}
-	if first.ID == "" {
+	if len(records) == 0 || len(records) != records[0].Parts {
 		return admin.PurgeResult{}, false
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
-	return b.n.collect(ctx, first, urls), true
+	job := newPurgeJob(records, b.n.purgeScope(admin.WaitAll))
+	b.n.purgeWriter.askAll(ctx, job.scope, job.parts())
+	if job.wait(ctx) != nil {
+		return admin.PurgeResult{}, false
+	}
+	return job.result(req, records[0]), true
 }

@@ -177,6 +177,8 @@ func (n *Node) watch(ctx context.Context) error {
 		n.publishReport()
 		n.rebuild()
 		n.followDrain()
+		n.followOrders()
+		n.followIsolation()
 	}
 }
 

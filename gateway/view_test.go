@@ -197,24 +197,3 @@ func TestRate(t *testing.T) {
 		t.Errorf("silence is shown as %g", v)
 	}
 }
-
-// A log of purges is bounded, runs each once, and counts one only when all of its parts are there.
-func TestPurgeLog(t *testing.T) {
-	l := newPurgeLog()
-	calls := 0
-	for range 2 {
-		l.once("purge/a/0", func() int { calls++; return 2 })
-	}
-	if n, ok := l.count("a", 1); calls != 1 || n != 2 || !ok {
-		t.Errorf("%d calls, %d %v", calls, n, ok)
-	}
-	if _, ok := l.count("a", 2); ok {
-		t.Error("a part is missing, yet it counts")
-	}
-	for i := range purgeLogSize {
-		l.once(fmt.Sprintf("purge/b/%d", i), func() int { return 0 })
-	}
-	if _, ok := l.count("a", 1); ok || len(l.removed) != purgeLogSize || len(l.order) != purgeLogSize {
-		t.Errorf("the log is not bounded: %d", len(l.removed))
-	}
-}

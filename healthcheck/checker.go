@@ -3,6 +3,7 @@ package healthcheck
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
@@ -20,6 +21,8 @@ type Target struct {
 	Region  string
 	Origin  string        // URL: http://host:port or https://host:port
 	Check   configs.Check // zeros mean the config language's defaults
+	TLS     *tls.Config   // what probes of https origins start from; nil: the system's roots. The same pointer means the same
+	HTTP    string        // protocol to the origin, as pool.http names it; empty: auto
 }
 
 // Options is what a Checker is made of. Only Targets is needed.
@@ -63,6 +66,8 @@ type Checker struct {
 type probeKey struct {
 	origin string
 	check  configs.Check
+	tls    *tls.Config
+	http   string
 }
 
 // NewChecker makes a checker; nothing is probed before Run.
@@ -156,7 +161,7 @@ func (c *Checker) Update(targets []Target) {
 	want := map[probeKey][]Target{}
 	for _, t := range targets {
 		t.Check = normalCheck(t.Check)
-		k := probeKey{t.Origin, t.Check}
+		k := probeKey{t.Origin, t.Check, t.TLS, t.HTTP}
 		if !slices.Contains(want[k], t) {
 			want[k] = append(want[k], t)
 		}

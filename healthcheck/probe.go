@@ -1,6 +1,7 @@
 package healthcheck
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,6 +28,7 @@ const (
 const (
 	resultOK      = "ok"
 	resultStatus  = "status"  // a response with another status than expected
+	resultContent = "content" // a response without the header field or text expected, or not serving by gRPC's word
 	resultConnect = "connect" // no connection, TLS included
 	resultTimeout = "timeout" // no response within the check's timeout
 	resultReset   = "reset"   // the connection broke, or what came was no HTTP
@@ -55,6 +58,13 @@ func probe(ctx context.Context, rt http.RoundTripper, origin string, check confi
 }
 
 func request(ctx context.Context, rt http.RoundTripper, origin string, check configs.Check) (result, detail string, reused bool) {
+	switch check.Type {
+	case "tcp":
+		result, detail = connect(ctx, origin, check)
+		return result, detail, false
+	case "grpc":
+		return askGRPC(ctx, rt, origin, check)
+	}
 	u, err := probeURL(origin, check.Path)
 	if err != nil {
 		return resultConnect, err.Error(), false
@@ -75,12 +85,33 @@ func request(ctx context.Context, rt http.RoundTripper, origin string, check con
 		result, detail = explain(ctx, check, err)
 		return result, detail, reused
 	}
-	_, _ = io.CopyN(io.Discard, resp.Body, maxProbeBody)
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxProbeBody))
 	_ = resp.Body.Close()
 	if check.Expect.Contains(resp.StatusCode) {
+		if detail := unexpected(check, resp.Header, body, err); detail != "" {
+			return resultContent, detail, reused
+		}
 		return resultOK, fmt.Sprintf("GET %s answered %d", check.Path, resp.StatusCode), reused
 	}
 	return resultStatus, fmt.Sprintf("GET %s answered %d, expected %s", check.Path, resp.StatusCode, span(check.Expect)), reused
+}
+
+// unexpected tells what of a check's header and body a response lacks; empty: nothing.
+func unexpected(check configs.Check, h http.Header, body []byte, err error) string {
+	if check.Header != "" {
+		name, value, exact := strings.Cut(check.Header, ":")
+		got := h.Values(name)
+		if len(got) == 0 || exact && !slices.Contains(got, strings.TrimSpace(value)) {
+			return fmt.Sprintf("GET %s answered without the header field %q", check.Path, check.Header)
+		}
+	}
+	if check.Body != "" && !bytes.Contains(body, []byte(check.Body)) {
+		if err != nil {
+			return fmt.Sprintf("GET %s broke off before its body held the expected text: %v", check.Path, err)
+		}
+		return fmt.Sprintf("GET %s answered without the expected text in its body", check.Path)
+	}
+	return ""
 }
 
 func probeURL(origin, path string) (string, error) {

@@ -3,6 +3,7 @@ package healthcheck
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -15,6 +16,8 @@ type prober struct {
 	// Immutable.
 	c   *Checker
 	key probeKey
+	rt  http.RoundTripper
+	own *http.Transport // rt, when it is this prober's alone; else nil
 
 	cancel context.CancelFunc // ends run; nil before it began; guarded by c.mu
 
@@ -28,7 +31,12 @@ type prober struct {
 
 func newProber(c *Checker, k probeKey) *prober {
 	maxAge := staleAfter*k.check.Interval.D() + k.check.Timeout.D()
-	return &prober{c: c, key: k, m: newMachine(k.check.Rise, k.check.Fall, maxAge, c.o.Now())}
+	p := &prober{c: c, key: k, rt: c.o.Transport, m: newMachine(k.check.Rise, k.check.Fall, maxAge, c.o.Now())}
+	if k.tls != nil || k.http != "" && k.http != "auto" || k.check.Type == "grpc" {
+		p.own = newTransportFor(k)
+		p.rt = p.own
+	}
+	return p
 }
 
 // The first probe goes out at once, but not with all the others of a node that starts.
@@ -46,13 +54,16 @@ func (p *prober) run(ctx context.Context) {
 	wait := time.Duration(p.c.o.Rand() * float64(min(maxFirstWait, p.key.check.Interval.D())))
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
+	if p.own != nil {
+		defer p.own.CloseIdleConnections()
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-timer.C:
 		}
-		o := probe(ctx, p.c.o.Transport, p.key.origin, p.key.check, p.c.o.Now)
+		o := probe(ctx, p.rt, p.key.origin, p.key.check, p.c.o.Now)
 		if ctx.Err() != nil {
 			return // cut short by us: it says nothing of the origin
 		}

@@ -14,7 +14,8 @@ import (
 var floors = map[string]int{
 	"landfall/configs": 0,
 
-	"landfall/routing": 1,
+	"landfall/routing":       1,
+	"landfall/cache/history": 1,
 
 	"landfall/cache":            2,
 	"landfall/gateway/certs":    2,

@@ -93,7 +93,9 @@ func newRoot() *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(
 		runCommand(), validateCommand(), schemaCommand(), fleetCommand(), labCommand(), labOriginCommand(), drillCommand(),
-		statusCommand(), explainCommand(), drainCommand(), undrainCommand(), drainsCommand(), verdictsCommand(), forceCommand(), unforceCommand(), weightCommand(), simulateCommand(), purgeCommand(), eventsCommand(),
+		statusCommand(), explainCommand(), drainCommand(), undrainCommand(), drainsCommand(), verdictsCommand(), forceCommand(), unforceCommand(),
+		weightCommand(), simulateCommand(),
+		poolsCommand(), breakerCommand(), purgeCommand(), eventsCommand(),
 		versionCommand(),
 	)
 	return root

@@ -203,7 +203,7 @@ func TestExitCodes(t *testing.T) {
 		{[]string{"drain", "planet", "mars"}, 2, "expected `region NAME`, `node NAME`"},
 		{[]string{"undrain", "planet", "mars"}, 2, "expected `region NAME`, `node NAME`"},
 		{[]string{"drain", "region", "x", "--for", "soon"}, 2, "invalid argument"},
-		{[]string{"purge"}, 2, "--service and at least one --url are needed"},
+		{[]string{"purge"}, 2, "at least one --url, --prefix, --host or --key, or --all alone"},
 		{[]string{"validate"}, 2, "accepts 1 arg(s)"},
 		{[]string{"validate", filepath.Join(dir, "missing.yaml")}, 2, "does not exist"},
 		{[]string{"validate", bad}, 2, "flet: unknown key"},

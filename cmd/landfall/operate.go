@@ -78,7 +78,7 @@ func explainCommand() *cobra.Command {
 	return c
 }
 
-// drainArgs reads `region R`, `node N`, or `service S` with the flag --region R.
+// drainArgs reads `region R`, `node N`, `origin URL`, or `service S` with the flag --region R.
 func drainArgs(args []string, region string) (admin.DrainTarget, error) {
 	t := admin.DrainTarget{Kind: args[0], Name: args[1]}
 	switch {
@@ -86,8 +86,8 @@ func drainArgs(args []string, region string) (admin.DrainTarget, error) {
 		return t, usageError{errors.New("a service is drained in one region: add --region")}
 	case t.Kind == admin.DrainService:
 		t.Name += "/" + region
-	case t.Kind != admin.DrainRegion && t.Kind != admin.DrainNode:
-		return t, usageError{fmt.Errorf("%q can't be drained: expected `region NAME`, `node NAME` or `service NAME --region R`", t.Kind)}
+	case t.Kind != admin.DrainRegion && t.Kind != admin.DrainNode && t.Kind != admin.DrainOrigin:
+		return t, usageError{fmt.Errorf("%q can't be drained: expected `region NAME`, `node NAME`, `origin URL` or `service NAME --region R`", t.Kind)}
 	case region != "":
 		return t, usageError{errors.New("--region is for services only")}
 	}
@@ -100,7 +100,7 @@ func drainCommand() *cobra.Command {
 	var lasts, over time.Duration
 	var region string
 	c := &cobra.Command{
-		Use: "drain region|node|service NAME", Short: "Move traffic away from a region, a node, or of a service from a region", Args: cobra.ExactArgs(2),
+		Use: "drain region|node|origin|service NAME", Short: "Move traffic away from a region, a node, an origin, or of a service from a region", Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			spec.For, spec.Over = admin.Duration(lasts), admin.Duration(over)
 			return changeDrain(cmd, &n, args, region, &spec)
@@ -119,7 +119,7 @@ func undrainCommand() *cobra.Command {
 	var n nodeFlags
 	var region string
 	c := &cobra.Command{
-		Use: "undrain region|node|service NAME", Short: "End a drain", Args: cobra.ExactArgs(2),
+		Use: "undrain region|node|origin|service NAME", Short: "End a drain", Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error { return changeDrain(cmd, &n, args, region, nil) },
 	}
 	n.add(c)
@@ -174,21 +174,23 @@ func drainsCommand() *cobra.Command {
 func purgeCommand() *cobra.Command {
 	var n nodeFlags
 	var p admin.PurgeRequest
-	var urls []string
+	var urls, prefixes, hosts, keys []string
+	var wait string
 	var timeout time.Duration
 	c := &cobra.Command{
-		Use: "purge --service S --url U…", Short: "Invalidate URLs on every node of the fleet", Args: cobra.NoArgs,
+		Use: "purge --service S --url U…|--prefix P…|--host H…|--key K…|--all", Short: "Invalidate cached objects on every node of the fleet", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if p.Service == "" || len(urls) == 0 {
-				return usageError{errors.New("--service and at least one --url are needed")}
+			some := len(urls)+len(prefixes)+len(hosts)+len(keys) > 0
+			if p.Service == "" || some == p.All {
+				return usageError{errors.New("--service is needed, and at least one --url, --prefix, --host or --key, or --all alone")}
 			}
-			p.URLs = urls
+			p.URLs, p.Prefixes, p.Hosts, p.Keys = urls, prefixes, hosts, keys
 			api, err := n.client()
 			if err != nil {
 				return err
 			}
 			defer api.Close()
-			res, err := api.Purge(cmd.Context(), p, timeout)
+			res, err := api.Purge(cmd.Context(), p, wait, timeout)
 			if err != nil {
 				return err
 			}
@@ -204,6 +206,11 @@ func purgeCommand() *cobra.Command {
 	n.add(c)
 	c.Flags().StringVar(&p.Service, "service", "", "the service whose objects are purged")
 	c.Flags().StringArrayVar(&urls, "url", nil, "a URL, with all its variants; may be given many times")
+	c.Flags().StringArrayVar(&prefixes, "prefix", nil, "a URL: everything of its host whose path begins like this; may be given many times")
+	c.Flags().StringArrayVar(&hosts, "host", nil, "a host: everything of it; may be given many times")
+	c.Flags().StringArrayVar(&keys, "key", nil, "a surrogate key (Surrogate-Key or Cache-Tag); may be given many times")
+	c.Flags().BoolVar(&p.All, "all", false, "everything of the service")
+	c.Flags().StringVar(&wait, "wait", admin.WaitAll, "whose word to wait for: node, region or all")
 	c.Flags().BoolVar(&p.Soft, "soft", false, "mark stale instead of removing")
 	c.Flags().DurationVar(&timeout, "timeout", 10*time.Second, "how long to wait for the other nodes")
 	return c

@@ -203,7 +203,7 @@ func TestCommandsAskTheNode(t *testing.T) {
 		{[]string{"drain", "region", "us-east", "--for", "90m", "--reason", "x", "--force"}, `PUT /v1/regions/us-east/drain {"for":"1h30m","reason":"x","force":true}`},
 		{[]string{"drain", "node", "eu-west-2"}, `PUT /v1/nodes/eu-west-2/drain {}`},
 		{[]string{"undrain", "region", "us-east"}, "DELETE /v1/regions/us-east/drain"},
-		{[]string{"purge", "--service", "shop", "--url", "http://a/1,2", "--url", "http://a/3", "--soft", "--timeout", "2s"}, `POST /v1/purge?timeout=2s {"service":"shop","urls":["http://a/1,2","http://a/3"],"soft":true}`},
+		{[]string{"purge", "--service", "shop", "--url", "http://a/1,2", "--url", "http://a/3", "--soft", "--timeout", "2s"}, `POST /v1/purge?timeout=2s&wait=all {"service":"shop","urls":["http://a/1,2","http://a/3"],"soft":true}`},
 		{[]string{"events", "--limit", "7"}, "GET /v1/events?limit=7"},
 	} {
 		command(t, append(c.args, "--admin", n.URL)...)

@@ -195,6 +195,8 @@ func paren(s string) string {
 
 func printPurge(w io.Writer, p admin.PurgeResult) error {
 	switch {
+	case p.Counting:
+		fmt.Fprintf(w, "purge %s: done; still counting what went, %d objects so far\n", p.ID, p.Removed)
 	case p.Removed == 0 && len(p.Missing) == 0:
 		fmt.Fprintf(w, "purge %s: nothing found; no node held any of these\n", p.ID)
 	default:
@@ -202,7 +204,11 @@ func printPurge(w io.Writer, p admin.PurgeResult) error {
 	}
 	rows := [][]string{{"NODE", "REGION", "REMOVED"}}
 	for _, a := range p.Applied {
-		rows = append(rows, []string{a.Node, a.Region, fmt.Sprint(a.Removed)})
+		removed := fmt.Sprint(a.Removed)
+		if a.Counting {
+			removed += " so far"
+		}
+		rows = append(rows, []string{a.Node, a.Region, removed})
 	}
 	for _, m := range p.Missing {
 		rows = append(rows, []string{m.Node, m.Region, "MISSING: " + m.Reason})

@@ -19,6 +19,7 @@ type Backend interface {
 	Verdicts
 	Weights
 	Purges
+	Breakers
 }
 
 // Fleet is the fleet as this node sees it.
@@ -73,7 +74,8 @@ type Drains interface {
 type Purges interface {
 	// Purge applies the purge here, makes it durable and waits for the other nodes until the context ends; the nodes
 	// that have not answered by then are in Missing, which is no error. The request is valid and its service known.
-	Purge(ctx context.Context, p PurgeRequest, by string) (PurgeResult, error)
+	// whose word it waits for are those of wait: WaitNode (this one), WaitRegion or WaitAll.
+	Purge(ctx context.Context, p PurgeRequest, wait, by string) (PurgeResult, error)
 	// PurgeByID is how a purge stands now; false when it is not known, or no longer.
 	PurgeByID(id string) (PurgeResult, bool)
 }

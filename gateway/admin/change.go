@@ -26,6 +26,9 @@ const (
 var timeoutParameter = parameter{name: "timeout", kind: "string", example: "10s",
 	doc: "How long to wait for the other nodes, 100ms to 1m; 10s when absent. Those that have not answered by then are named in missing."}
 
+var waitParameter = parameter{name: "wait", kind: "string", example: "all",
+	doc: "Whose word to wait for: node (the one that is asked), region (its region's live nodes), or all live nodes; all when absent."}
+
 func (a *API) setDrain(w http.ResponseWriter, c *call, kind string) (int, any, error) {
 	wait, err := waitOf(c)
 	if err != nil {
@@ -75,6 +78,9 @@ func (a *API) checkDrainTarget(target DrainTarget, begin bool) error {
 				known = append(known, s.Name+"/"+r.Region)
 			}
 		}
+	}
+	if target.Kind == DrainOrigin {
+		known = a.originNames()
 	}
 	if !begin {
 		for _, d := range a.backend.Drains() {
@@ -144,12 +150,24 @@ func (a *API) purge(w http.ResponseWriter, c *call) (int, any, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	if err := checkHosts(service, p.URLs); err != nil {
+	var hosts []string
+	for _, h := range p.Hosts {
+		hosts = append(hosts, "https://"+h+"/")
+	}
+	if err := errors.Join(checkHosts(service, "urls", p.URLs), checkHosts(service, "prefixes", p.Prefixes), checkHosts(service, "hosts", hosts)); err != nil {
 		return 0, nil, err
+	}
+	scope := c.URL.Query().Get("wait")
+	switch scope {
+	case "":
+		scope = WaitAll
+	case WaitNode, WaitRegion, WaitAll:
+	default:
+		return 0, nil, Invalid("wait", clip(scope, 40)+" is none of node, region and all")
 	}
 	ctx, cancel := waiting(w, c, wait)
 	defer cancel()
-	result, err := a.backend.Purge(ctx, p, c.by)
+	result, err := a.backend.Purge(ctx, p, scope, c.by)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -161,21 +179,32 @@ func decodePurge(data []byte) (PurgeRequest, error) {
 	if data == nil {
 		return p, invalidBody(`the body is missing; send {"service": NAME, "urls": [URL, …]}`)
 	}
-	notYet := later{}
-	for _, name := range []string{"keys", "prefixes", "all"} {
-		notYet[name] = "not in this version; purge by urls"
+	target := func(s string) error {
+		_, err := parseTarget(s)
+		return err
 	}
 	err := decodeObject(data, []field{
 		stringField("service", func(s string) error {
 			p.Service = s
 			return nil
 		}),
-		listField("urls", maxPurgeURL, &p.URLs, func(s string) error {
-			_, err := parseTarget(s)
-			return err
+		listField("urls", maxPurgeURL, &p.URLs, target),
+		listField("prefixes", maxPurgeURL, &p.Prefixes, func(s string) error {
+			if strings.Contains(s, "?") {
+				return errors.New("a prefix has no query")
+			}
+			return target(s)
 		}),
+		listField("hosts", maxPurgeURL, &p.Hosts, func(s string) error {
+			if strings.ContainsAny(s, "/?#@: ") {
+				return errors.New("give a host name alone")
+			}
+			return target("https://" + s + "/")
+		}),
+		listField("keys", maxPurgeURL, &p.Keys, checkKey),
+		boolField("all", &p.All),
 		boolField("soft", &p.Soft),
-	}, notYet)
+	}, nil)
 	if err != nil {
 		return PurgeRequest{}, err
 	}
@@ -183,8 +212,11 @@ func decodePurge(data []byte) (PurgeRequest, error) {
 	if p.Service == "" {
 		missing = append(missing, FieldError{"service", "is missing; name the service whose objects are purged"})
 	}
-	if p.URLs == nil {
-		missing = append(missing, FieldError{"urls", "is missing; give the URLs to purge"})
+	switch some := p.URLs != nil || p.Prefixes != nil || p.Hosts != nil || p.Keys != nil; {
+	case !some && !p.All:
+		missing = append(missing, FieldError{"urls", "is missing; say what to purge by urls, prefixes, hosts, keys, or all"})
+	case some && p.All:
+		missing = append(missing, FieldError{"all", "is everything of the service; give it alone"})
 	}
 	if missing != nil {
 		return PurgeRequest{}, invalid(missing...)
@@ -192,8 +224,16 @@ func decodePurge(data []byte) (PurgeRequest, error) {
 	return p, nil
 }
 
+// checkKey wants what a header can carry as one surrogate key.
+func checkKey(s string) error {
+	if s == "" || len(s) > 1024 || strings.ContainsFunc(s, unicode.IsControl) {
+		return errors.New("give 1 to 1024 bytes without control characters")
+	}
+	return nil
+}
+
 // checkHosts refuses a URL of a host that the service does not have: its purge would remove nothing and look done.
-func checkHosts(service Service, urls []string) error {
+func checkHosts(service Service, field string, urls []string) error {
 	var refused []FieldError
 	for i, s := range urls {
 		u, err := parseTarget(s)
@@ -201,7 +241,7 @@ func checkHosts(service Service, urls []string) error {
 			return err
 		}
 		if !hasHost(service.Hosts, u.Hostname()) && len(refused) < maxKnown {
-			refused = append(refused, FieldError{fmt.Sprintf("urls[%d]", i),
+			refused = append(refused, FieldError{fmt.Sprintf("%s[%d]", field, i),
 				fmt.Sprintf("%s is not a host of service %s, which has %s", clip(u.Hostname(), 80), service.Name, clip(strings.Join(service.Hosts, ", "), 400))})
 		}
 	}

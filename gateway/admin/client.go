@@ -122,7 +122,7 @@ func (c *Client) Explain(ctx context.Context, target string, client netip.Addr) 
 	return fetch[Explanation](ctx, c, "/v1/explain", query)
 }
 
-// Drain drains a region or a node. The node waits up to wait for the others (0: its own default).
+// Drain drains a region, a node or an origin. The node waits up to wait for the others (0: its own default).
 func (c *Client) Drain(ctx context.Context, target DrainTarget, spec DrainSpec, wait time.Duration) (DrainResult, error) {
 	return c.setDrain(ctx, http.MethodPut, target, spec, wait)
 }
@@ -135,20 +135,27 @@ func (c *Client) Undrain(ctx context.Context, target DrainTarget, wait time.Dura
 func (c *Client) setDrain(ctx context.Context, method string, target DrainTarget, body any, wait time.Duration) (DrainResult, error) {
 	path := "/v1/" + target.Kind + "s/" + url.PathEscape(target.Name)
 	switch target.Kind {
-	case DrainRegion, DrainNode:
+	case DrainRegion, DrainNode, DrainOrigin:
 	case DrainService:
 		service, region, _ := strings.Cut(target.Name, "/")
 		path = "/v1/services/" + url.PathEscape(service) + "/regions/" + url.PathEscape(region)
 	default:
-		return DrainResult{}, fmt.Errorf("%q can not be drained; a region, a node or a service in a region can", target.Kind)
+		return DrainResult{}, fmt.Errorf("%q can not be drained; a region, a node, an origin or a service in a region can", target.Kind)
 	}
 	return send[DrainResult](ctx, c, method, path+"/drain", waitQuery(wait), body)
 }
 
-// Purge invalidates cached objects on every node. The node waits up to wait for the others (0: its own default); those
-// that have not answered by then are in Missing, which is no error.
-func (c *Client) Purge(ctx context.Context, p PurgeRequest, wait time.Duration) (PurgeResult, error) {
-	return send[PurgeResult](ctx, c, http.MethodPost, "/v1/purge", waitQuery(wait), p)
+// Purge invalidates cached objects on every node. The node waits for those of scope (WaitNode, WaitRegion or WaitAll, as
+// is ""), up to wait (0: its own default); those that have not answered by then are in Missing, which is no error.
+func (c *Client) Purge(ctx context.Context, p PurgeRequest, scope string, wait time.Duration) (PurgeResult, error) {
+	query := waitQuery(wait)
+	if scope != "" {
+		if query == nil {
+			query = url.Values{}
+		}
+		query.Set("wait", scope)
+	}
+	return send[PurgeResult](ctx, c, http.MethodPost, "/v1/purge", query, p)
 }
 
 // PurgeByID is how a purge stands.

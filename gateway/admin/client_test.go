@@ -62,7 +62,7 @@ func TestClientRoundTrip(t *testing.T) {
 	set, err = c.Undrain(ctx, target, 0)
 	same("Undrain", set, err, DrainResult{DrainTarget: target, Changed: true, Applied: []string{"eu-1"}, Missing: []string{}})
 
-	purged, err := c.Purge(ctx, PurgeRequest{Service: "shop", URLs: []string{"https://shop.example.com/a"}, Soft: true}, time.Second)
+	purged, err := c.Purge(ctx, PurgeRequest{Service: "shop", URLs: []string{"https://shop.example.com/a"}, Soft: true}, WaitAll, time.Second)
 	same("Purge", purged, err, b.last)
 	purged, err = c.PurgeByID(ctx, "p1")
 	same("PurgeByID", purged, err, b.last)
@@ -99,7 +99,7 @@ func TestClientErrors(t *testing.T) {
 	if err := c.Ready(ctx); !errors.As(err, &p) || p.Status != 503 || err.Error() != "the node is not ready: registers of a peer" {
 		t.Errorf("not ready: %v", err)
 	}
-	if _, err := c.Purge(ctx, PurgeRequest{Service: "shop", URLs: []string{"/cart"}}, 0); !errors.As(err, &p) ||
+	if _, err := c.Purge(ctx, PurgeRequest{Service: "shop", URLs: []string{"/cart"}}, "", 0); !errors.As(err, &p) ||
 		err.Error() != `the request is not valid: urls[0]: "/cart" is not an http or https URL; write it like https://shop.example.com/cart` {
 		t.Errorf("bad URL: %v", err)
 	}

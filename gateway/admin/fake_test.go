@@ -24,7 +24,9 @@ type fakeBackend struct {
 
 	mu     sync.Mutex
 	drains map[DrainTarget]Drain
-	last   PurgeResult
+
+	breakers map[string]BreakerOrder
+	last     PurgeResult
 }
 
 var _ Backend = (*fakeBackend)(nil)
@@ -155,14 +157,14 @@ func (f *fakeBackend) SetDrain(ctx context.Context, target DrainTarget, spec *Dr
 	return result, nil
 }
 
-func (f *fakeBackend) Purge(ctx context.Context, p PurgeRequest, by string) (PurgeResult, error) {
+func (f *fakeBackend) Purge(ctx context.Context, p PurgeRequest, wait, by string) (PurgeResult, error) {
 	if f.purge != nil {
 		return f.purge(ctx, p)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.last = PurgeResult{ID: "p1", Service: p.Service, URLs: p.URLs, Soft: p.Soft, By: by, Issued: noon(), Removed: 2,
-		Applied: []PurgeApplied{{"eu-1", "eu-west", 2}}, Missing: []PurgeMissing{{"us-1", "us-east", "unreachable"}}}
+	f.last = PurgeResult{ID: "p1", Service: p.Service, URLs: p.URLs, Prefixes: append(List[string]{}, p.Prefixes...), Hosts: append(List[string]{}, p.Hosts...), Keys: append(List[string]{}, p.Keys...), All: p.All, Soft: p.Soft, By: by, Issued: noon(), Removed: 2,
+		Applied: []PurgeApplied{{Node: "eu-1", Region: "eu-west", Removed: 2}}, Missing: []PurgeMissing{{"us-1", "us-east", "unreachable"}}}
 	return f.last, nil
 }
 
@@ -215,4 +217,30 @@ func serveWith(t testing.TB, api *API, change func(*http.Server)) *served {
 		server.Close()
 	})
 	return &served{API: api, url: server.URL, client: server.Client()}
+}
+
+func (f *fakeBackend) BreakerOrders() []BreakerOrder {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var out []BreakerOrder
+	for _, o := range f.breakers {
+		out = append(out, o)
+	}
+	return out
+}
+
+func (f *fakeBackend) SetBreaker(_ context.Context, origin string, spec *BreakerSpec, by string) (BreakerResult, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	_, before := f.breakers[origin]
+	r := BreakerResult{Origin: origin, Changed: before != (spec != nil), Applied: []string{"eu-1"}}
+	delete(f.breakers, origin)
+	if spec != nil {
+		if f.breakers == nil {
+			f.breakers = map[string]BreakerOrder{}
+		}
+		o := BreakerOrder{Origin: origin, State: spec.State, Reason: spec.Reason, By: by, Since: noon()}
+		f.breakers[origin], r.Order = o, &o
+	}
+	return r, nil
 }

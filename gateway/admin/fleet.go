@@ -79,6 +79,8 @@ type Pool struct {
 	Region  string       `json:"region" doc:"Name of the region."`
 	Panic   bool         `json:"panic" doc:"More origins look down than the panic threshold allows: all are used."`
 	State   string       `json:"state" doc:"The verdict of the region's own nodes." enum:"up,unknown,down"`
+	Breaker string       `json:"breaker,omitempty" doc:"The circuit breaker of the whole pool on the answering node; absent for another region's." enum:"closed,half-open,open"`
+	Balance string       `json:"balance,omitempty" doc:"How an origin is chosen; absent for another region's pool."`
 	Origins List[Origin] `json:"origins" doc:"The origins, in the config's order."`
 }
 
@@ -88,6 +90,12 @@ type Origin struct {
 	State     string    `json:"state" doc:"What its health checks say; unknown without checks or before the first." enum:"up,unknown,down"`
 	Detail    string    `json:"detail,omitempty" doc:"Why, in words: the last probe's failure."`
 	Breaker   string    `json:"breaker,omitempty" doc:"Its circuit breaker on the answering node; absent for another region's origin." enum:"closed,half-open,open"`
+	Forced    bool      `json:"forced,omitempty" doc:"An operator opened or closed the breaker."`
+	Ejected   bool      `json:"ejected,omitempty" doc:"Left out for a while because its requests failed or were slow."`
+	Drained   bool      `json:"drained,omitempty" doc:"An operator drains it."`
+	Limit     int       `json:"limit,omitempty" doc:"Requests in flight that it can work on, given or learned; absent without a limit."`
+	Weight    int       `json:"weight,omitempty" doc:"Its share beside the others; absent for another region's origin."`
+	Share     float64   `json:"share,omitempty" doc:"The part of its weight that it has, below 1 while it comes back; absent for another region's origin."`
 	InFlight  int       `json:"in_flight" doc:"Requests in flight from the node that reports it."`
 	LastProbe time.Time `json:"last_probe,omitzero" doc:"When it was last probed."`
 }

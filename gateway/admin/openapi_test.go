@@ -16,13 +16,13 @@ import (
 
 // promised is the API as the project promises it; adding to it is fine, anything else breaks someone's script.
 var promised = []string{
-	"DELETE /v1/nodes/{node}/drain", "DELETE /v1/regions/{region}/drain", "DELETE /v1/regions/{region}/verdict",
+	"DELETE /v1/nodes/{node}/drain", "DELETE /v1/origins/{origin}/breaker", "DELETE /v1/origins/{origin}/drain", "DELETE /v1/regions/{region}/drain", "DELETE /v1/regions/{region}/verdict",
 	"DELETE /v1/services/{service}/regions/{region}/drain", "DELETE /v1/weights/{service}/{region}",
 	"GET /", "GET /debug/pprof/", "GET /debug/pprof/{profile}", "GET /healthz", "GET /metrics", "GET /readyz",
-	"GET /v1/cache", "GET /v1/certs", "GET /v1/config", "GET /v1/drains", "GET /v1/events", "GET /v1/explain",
+	"GET /v1/breakers", "GET /v1/cache", "GET /v1/certs", "GET /v1/config", "GET /v1/drains", "GET /v1/events", "GET /v1/explain",
 	"GET /v1/nodes", "GET /v1/openapi.json", "GET /v1/purges/{id}", "GET /v1/regions", "GET /v1/services",
 	"GET /v1/services/{service}/pools", "GET /v1/status", "GET /v1/verdicts", "GET /v1/weights",
-	"POST /v1/purge", "PUT /v1/nodes/{node}/drain", "PUT /v1/regions/{region}/drain", "PUT /v1/regions/{region}/verdict",
+	"POST /v1/purge", "PUT /v1/nodes/{node}/drain", "PUT /v1/origins/{origin}/breaker", "PUT /v1/origins/{origin}/drain", "PUT /v1/regions/{region}/drain", "PUT /v1/regions/{region}/verdict",
 	"PUT /v1/services/{service}/regions/{region}/drain", "PUT /v1/weights/{service}/{region}",
 }
 
@@ -96,6 +96,9 @@ func TestAnswersMatchTheDocument(t *testing.T) {
 		{line: "PUT /v1/regions/eu-west/drain", body: `{"for":"1h","reason":"works","force":true}`}, {line: "PUT /v1/regions/us-east/drain"},
 		{line: "PUT /v1/nodes/eu-1/drain?timeout=1s"}, {line: "PUT /v1/nodes/eu-1/drain", headers: []string{"Authorization: Bearer see"}},
 		{line: "GET /v1/drains"}, {line: "DELETE /v1/nodes/eu-1/drain"}, {line: "DELETE /v1/regions/eu-west/drain"},
+		{line: "PUT /v1/origins/10.1.1.1:8080/drain"}, {line: "DELETE /v1/origins/10.1.1.1:8080/drain"},
+		{line: "PUT /v1/origins/10.1.1.1:8080/breaker", body: `{"state":"open","reason":"it lies"}`}, {line: "GET /v1/breakers"},
+		{line: "PUT /v1/origins/10.1.1.1:8080/breaker", body: `{}`}, {line: "DELETE /v1/origins/10.1.1.1:8080/breaker"},
 		{line: "POST /v1/purge", body: purge}, {line: "POST /v1/purge", body: "{}"}, {line: "POST /v1/purge", body: purge, headers: []string{"Content-Type: text/plain"}},
 		{line: "GET /v1/weights"}, {line: "PUT /v1/weights/shop/eu-west", body: `{"weight":3,"force":true}`}, {line: "PUT /v1/weights/shop/none", body: `{"weight":3}`},
 		{line: "PUT /v1/weights/shop/eu-west", body: `{"weight":-1}`}, {line: "DELETE /v1/weights/shop/eu-west"},
@@ -171,8 +174,8 @@ func TestBodiesMatchTheDocument(t *testing.T) {
 	doc := loadDocument(t, serve(t, &fakeBackend{}, nil))
 	for name, good := range map[string]bool{
 		`DrainSpec {}`: true, `DrainSpec {"for":"1h","reason":"x","force":true}`: true, `DrainSpec {"over":"1h"}`: true, `DrainSpec {"for":1}`: false,
-		`PurgeRequest {"service":"shop","urls":["https://shop.example.com/"]}`: true, `PurgeRequest {"service":"shop"}`: false,
-		`PurgeRequest {"service":"shop","urls":["https://shop.example.com/"],"keys":[]}`: false,
+		`PurgeRequest {"service":"shop","urls":["https://shop.example.com/"]}`: true, `PurgeRequest {"service":"shop","keys":["sku-1"],"soft":true}`: true, `PurgeRequest {"urls":["https://shop.example.com/"]}`: false,
+		`PurgeRequest {"service":"shop","urls":["https://shop.example.com/"],"tags":["a"]}`: false,
 	} {
 		schema, body, _ := strings.Cut(name, " ")
 		var v any

@@ -49,7 +49,7 @@ type (
 
 // operations is the whole API: every route of the mux, and nothing else, is in it.
 func (a *API) operations() []operation {
-	return slices.Concat(a.reading(), a.changingOperations(), a.verdictOperations(), a.raw())
+	return slices.Concat(a.reading(), a.changingOperations(), a.breakerOperations(), a.verdictOperations(), a.raw())
 }
 
 func (a *API) reading() []operation {
@@ -68,6 +68,9 @@ func (a *API) reading() []operation {
 		get("/v1/config", "getConfig", "Which config runs where", ConfigInfo{}, func(*call) (any, error) { return a.backend.Config(), nil }),
 		get("/v1/drains", "listDrains", "The drains in force", drainList{}, func(*call) (any, error) { return drainList{a.backend.Drains()}, nil }),
 		get("/v1/weights", "listWeights", "The weights set at run time", weightList{}, func(*call) (any, error) { return weightList{a.backend.Weights()}, nil }),
+		get("/v1/breakers", "listBreakers", "Operators' orders on circuit breakers", breakerList{}, func(*call) (any, error) {
+			return breakerList{a.backend.BreakerOrders()}, nil
+		}),
 		get("/v1/purges/{id}", "getPurge", "How a purge stands", PurgeResult{}, a.purgeByID),
 		get("/v1/explain", "explain", "Where a client goes for a URL, and why", Explanation{}, a.explain,
 			parameter{name: "url", kind: "string", required: true, example: "https://shop.example.com/",
@@ -99,8 +102,10 @@ func (a *API) changingOperations() []operation {
 		{method: http.MethodDelete, path: "/v1/weights/{service}/{region}", id: "resetWeight", summary: "Let the config's weight hold again",
 			scope: scopeDrain, query: []parameter{timeoutParameter}, result: WeightResult{},
 			errors: []int{http.StatusNotFound, http.StatusConflict}, handle: a.setWeight},
+		drain(http.MethodPut, "drainOrigin", "Use an origin only when no other is left", "/v1/origins/{origin}/drain", DrainOrigin),
+		drain(http.MethodDelete, "undrainOrigin", "End an origin's drain", "/v1/origins/{origin}/drain", DrainOrigin),
 		{method: http.MethodPost, path: "/v1/purge", id: "purge", summary: "Invalidate cached objects on every node",
-			scope: scopePurge, query: []parameter{timeoutParameter}, body: PurgeRequest{}, result: PurgeResult{},
+			scope: scopePurge, query: []parameter{waitParameter, timeoutParameter}, body: PurgeRequest{}, result: PurgeResult{},
 			errors: []int{http.StatusNotFound}, handle: a.purge},
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"math/rand/v2"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -15,7 +16,11 @@ type Metrics struct {
 	bytes     *prometheus.CounterVec
 	forwarded *prometheus.CounterVec
 	refusals  *prometheus.CounterVec
+
+	in, out [len(hops)]prometheus.Counter // of bytes
 }
+
+var hops = [...]string{"client", "peer"}
 
 // NewMetrics registers the metrics of the requests.
 func NewMetrics(reg prometheus.Registerer) *Metrics {
@@ -34,7 +39,26 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Help: "Requests that a phase refused, by its reason."}, []string{"reason"}),
 	}
 	reg.MustRegister(m.requests, m.duration, m.bytes, m.forwarded, m.refusals)
+	for i, hop := range hops {
+		m.in[i], m.out[i] = m.bytes.WithLabelValues("in", hop), m.bytes.WithLabelValues("out", hop)
+	}
 	return m
+}
+
+// meter is a route's request counters, made when they are first counted, so that the hot path need not look them up
+// behind a lock that all cores share.
+type meter struct {
+	codes [len(classes)]atomic.Pointer[prometheus.Counter]
+}
+
+func (t *meter) count(m *Metrics, service, route string, class int) {
+	c := t.codes[class].Load()
+	if c == nil {
+		made := m.requests.WithLabelValues(service, route, classes[class])
+		c = &made
+		t.codes[class].Store(c) // a race stores the same counter twice
+	}
+	(*c).Inc()
 }
 
 // classes are the labels of status codes: the class, or "aborted" when no response was finished.
@@ -54,20 +78,24 @@ func (x *exchange) account() {
 	if x.refusal != nil && x.refusal.reason == clientGone {
 		status = answers[clientGone].status
 	}
-	class := classes[0]
+	class := 0
 	if c := status / 100; c > 0 && c < len(classes) && !x.outcome.Aborted {
-		class = classes[c]
+		class = c
 	}
 	took := x.p.o.Now().Sub(x.started)
-	m.requests.WithLabelValues(service, route, class).Inc()
-	m.duration.WithLabelValues(service).Observe(took.Seconds())
-	hop := "client"
-	if x.head.hop > 0 {
-		hop = "peer"
+	if x.match.meter != nil {
+		x.match.meter.count(m, service, route, class)
+	} else {
+		m.requests.WithLabelValues(service, route, classes[class]).Inc()
 	}
-	m.bytes.WithLabelValues("out", hop).Add(float64(x.w.bytes))
-	if x.in.ContentLength > 0 {
-		m.bytes.WithLabelValues("in", hop).Add(float64(x.in.ContentLength))
+	m.duration.WithLabelValues(service).Observe(took.Seconds())
+	hop := 0
+	if x.head.hop > 0 {
+		hop = 1
+	}
+	m.out[hop].Add(float64(x.w.bytes))
+	if x.received > 0 {
+		m.in[hop].Add(float64(x.received))
 	}
 	if x.refusal != nil {
 		m.refusals.WithLabelValues(string(x.refusal.reason)).Inc()

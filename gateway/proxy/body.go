@@ -22,6 +22,7 @@ type bodyWatch struct {
 	kept    []byte
 	gone    bool  // something was read that is not kept
 	err     error // how the body ended
+	total   int64 // bytes read
 }
 
 func watchBody(r *http.Request) *bodyWatch {
@@ -50,15 +51,16 @@ func (b *bodyWatch) attach(out *http.Request) {
 	out.Body, out.ContentLength = b.attempt, b.size
 }
 
-// finish ends the loan before the handler returns: the server may not be read from any more then. An attempt that failed
+// finish ends the loan, and tells how much was read, before the handler returns: the server may not be read from any more then. An attempt that failed
 // may still be reading, from a client that sends nothing; stuck is called to make that read return.
-func (b *bodyWatch) finish(stuck func()) {
+func (b *bodyWatch) finish(stuck func()) int64 {
 	if !b.mu.TryLock() {
 		stuck()
 		b.mu.Lock()
 	}
+	defer b.mu.Unlock()
 	b.attempt = nil
-	b.mu.Unlock()
+	return b.total
 }
 
 // watchedBody is the body as one attempt reads it.
@@ -85,6 +87,7 @@ func (w *watchedBody) Read(p []byte) (int, error) {
 	}
 	n, err := b.body.Read(p)
 	b.err = err
+	b.total += int64(n)
 	if b.gone = b.gone || n > 0 && (b.size > keepBody || len(b.kept)+n > keepBody); b.gone {
 		b.kept, w.off = nil, 0
 	} else {

@@ -183,7 +183,7 @@ func TestRetryOnAnotherOrigin(t *testing.T) {
 		w.Header().Set("Cache-Control", "no-store")
 		_, _ = fmt.Fprintf(w, "%s %s", r.Method, b)
 	})
-	g := newRig(t, one("    pool: {breaker: {min_requests: 100000}}\n    routes: [{match: {path: /*}, retry: {budget: 100%}}]", bad, fine), nil)
+	g := newRig(t, one("    pool: {breaker: {min_requests: 100000}, eject: {consecutive_errors: 0, error_rate: 0%}}\n    routes: [{match: {path: /*}, retry: {budget: 100%}}]", bad, fine), nil)
 	for range 20 {
 		for _, method := range []string{"GET", "PUT", "DELETE"} {
 			var body io.Reader

@@ -69,6 +69,9 @@ func stripInternal(h http.Header) {
 	}
 }
 
+// headerTargeted is the one Landfall- field that an origin may send (RFC 9213): it is for the cache, which ends it.
+const headerTargeted = "Landfall-Cache-Control"
+
 // outbound is the request as it goes to an origin of this region or to another region's node, coding being the
 // Accept-Encoding that was negotiated. It carries the context of the request it is made from; the body is the caller's
 // to set.
@@ -82,7 +85,7 @@ func (x *exchange) outbound(from *http.Request, coding string) *http.Request {
 		out.Method = x.head.method // the peer channel carries an upgrade as a POST
 	}
 	out.URL.Scheme, out.URL.Host, out.URL.Opaque = "", "", ""
-	out.URL.RawQuery = x.head.query
+	out.URL.RawQuery = from.URL.RawQuery // a fetch that may be stored has only what the cache key has
 	setEscapedPath(out.URL, x.head.path)
 	h := out.Header
 	if x.head.hop == 0 {
@@ -180,6 +183,10 @@ func inbound(resp *http.Response) {
 	h := resp.Header
 	stripHopByHop(h)
 	delete(h, "Te")
+	targeted := h[headerTargeted]
 	stripInternal(h)
+	if targeted != nil {
+		h[headerTargeted] = targeted
+	}
 	h.Set("Via", joinList(h["Via"], strconv.Itoa(resp.ProtoMajor)+"."+strconv.Itoa(resp.ProtoMinor)+" "+cdnID))
 }

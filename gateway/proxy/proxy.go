@@ -33,7 +33,7 @@ type Locator interface {
 
 // Purger invalidates a URL of a service on every node and returns the number of objects that went.
 type Purger interface {
-	PurgeURL(ctx context.Context, service, url string) (removed int, missing []string, err error)
+	PurgeURL(ctx context.Context, service, url string, soft bool) (removed int, missing []string, err error)
 }
 
 // Options are the parts that a Proxy works with. All are needed but those marked optional.
@@ -134,9 +134,10 @@ type exchange struct {
 	match routeResult
 
 	// Set by cache, region and pool, for the account.
-	outcome cache.Outcome
-	trail   atomic.Pointer[trail] // a fill may write it after the request has ended
-	refusal *refusal
+	outcome  cache.Outcome
+	received int64                 // bytes of the request's body, and of an upgraded connection's client side
+	trail    atomic.Pointer[trail] // a fill may write it after the request has ended
+	refusal  *refusal
 }
 
 // run leads the request through the phases up to the first "no".
@@ -161,6 +162,15 @@ func (x *exchange) run() *refusal {
 	case x.head.method == http.MethodOptions && x.head.path == "*" && x.head.hop == 0:
 		x.w.Header().Set("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
 		x.w.WriteHeader(http.StatusNoContent) // RFC 9110 section 9.3.7: it is about the server, not about a resource
+		return nil
+	}
+	if x.answeredEarly() {
+		return nil
+	}
+	if no = x.access(); no != nil {
+		return no
+	}
+	if x.answeredHere() {
 		return nil
 	}
 	switch {

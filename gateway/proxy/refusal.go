@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"html"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"landfall/gateway/upstream"
 )
@@ -30,6 +32,8 @@ const (
 	clientGone       reason = "client_gone"
 	bodyTooLarge     reason = "body_too_large"
 	residency        reason = "residency"
+	rateLimited      reason = "rate_limited"
+	unauthorised     reason = "unauthorised"
 )
 
 // refusal is a "no" of a phase.
@@ -38,7 +42,11 @@ type refusal struct {
 	text   string   // for the client: no addresses in it
 	cause  error    // for the log
 	allow  []string // methods, for a 405
-	noPool bool     // nothing reached an origin: another node may try
+
+	retryAfter time.Duration // for a 429
+	challenge  string        // WWW-Authenticate, for a 401
+
+	noPool bool // nothing reached an origin: another node may try
 }
 
 // Error makes a refusal an error, so that the phases below the cache can return it through the cache.
@@ -71,10 +79,14 @@ var answers = map[reason]answer{
 	clientGone:       {499, "http_request_error"}, // nginx's number for the log; no client sees it
 	bodyTooLarge:     {http.StatusRequestEntityTooLarge, "http_request_denied"},
 
+	rateLimited:  {http.StatusTooManyRequests, "http_request_denied"},
+	unauthorised: {http.StatusUnauthorized, "http_request_denied"},
+
 	// The causes of gateway/upstream.
 	"all_ejected":  {http.StatusServiceUnavailable, "destination_unavailable"},
 	"breaker_open": {http.StatusServiceUnavailable, "destination_unavailable"},
 	"at_bound":     {http.StatusServiceUnavailable, "connection_limit_reached"},
+	"shed":         {http.StatusServiceUnavailable, "connection_limit_reached"},
 	"connect":      {http.StatusBadGateway, "connection_refused"},
 	"reset":        {http.StatusBadGateway, "connection_terminated"},
 	"timeout":      {http.StatusGatewayTimeout, "http_response_timeout"},
@@ -89,6 +101,7 @@ var causeTexts = map[reason]string{
 	"all_ejected":  "none of the origins is healthy",
 	"breaker_open": "the origins failed too often and are given a rest",
 	"at_bound":     "the origins have as many requests as they may take",
+	"shed":         "the origins work on as much as they can; less important requests are refused for now",
 	"connect":      "no connection to an origin could be made",
 	"reset":        "the origin broke the connection off",
 	"timeout":      "the origin did not answer in time",
@@ -149,12 +162,26 @@ func (x *exchange) refuse(no *refusal) {
 	if a.status == http.StatusServiceUnavailable {
 		h.Set("Retry-After", "1")
 	}
+	if no.retryAfter > 0 {
+		h.Set("Retry-After", retryAfter(no.retryAfter))
+	}
+	if no.challenge != "" {
+		h.Set("Www-Authenticate", no.challenge)
+	}
 	if no.noPool && x.head.hop > 0 {
 		h.Set(headerNoPool, string(no.reason))
 	}
 	id := x.head.id
 	if id == "" {
 		id = x.conn.RequestID
+	}
+	if strings.HasPrefix(x.in.Header.Get("Content-Type"), "application/grpc") && x.head.hop == 0 {
+		// gRPC over HTTP/2, Responses: a status without a message is sent in the headers of a 200.
+		h.Set("Content-Type", "application/grpc")
+		h.Set("Grpc-Status", grpcStatus(a.status))
+		h.Set("Grpc-Message", url.PathEscape(no.text))
+		x.w.WriteHeader(http.StatusOK)
+		return
 	}
 	body, kind := errorPage(x.in.Header.Get("Accept"), a.status, no, id)
 	h.Set("Content-Type", kind)

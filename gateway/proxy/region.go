@@ -50,7 +50,7 @@ func (x *exchange) fetch(from *http.Request, coding string, body *bodyWatch) (*h
 // (RFC 9110 section 9.2.2), its body is whole, the failure is one that the route retries, and the pool's retry budget
 // has room. A region in a brownout must not multiply its load over the others.
 func (x *exchange) mayRepeat(err error, pool *upstream.Pool, from *http.Request, body *bodyWatch) bool {
-	return idempotent(from.Method) && x.head.upgrade == "" && body.whole() && pool.MayRetry(err, x.match.policy)
+	return x.repeatable() && x.head.upgrade == "" && body.whole() && pool.MayRetry(err, x.match.policy)
 }
 
 // untouched tells whether a failed attempt left the request unsent and its body whole.
@@ -66,13 +66,14 @@ func untouched(err error, body *bodyWatch) bool {
 	return errors.As(err, &no) && no.noPool
 }
 
-// idempotent methods may be sent again (RFC 9110 section 9.2.2).
-func idempotent(method string) bool {
-	switch method {
+// repeatable tells whether the request may be sent again (RFC 9110 section 9.2.2), or its client says so by an
+// Idempotency-Key (draft-ietf-httpapi-idempotency-key-header).
+func (x *exchange) repeatable() bool {
+	switch x.head.method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodPut, http.MethodDelete:
 		return true
 	}
-	return false
+	return x.in.Header["Idempotency-Key"] != nil
 }
 
 // here is the pool phase: an origin of this region.
@@ -83,7 +84,10 @@ func (x *exchange) here(pool *upstream.Pool, from *http.Request, coding string, 
 		out.Header.Set("Connection", "Upgrade")
 		out.Header.Set("Upgrade", x.head.upgrade)
 	}
-	resp, at, err := pool.RoundTrip(out, x.match.policy)
+	x.shapeRequest(out)
+	policy := x.match.policy
+	policy.Key, policy.Client = x.hashKey(out.Header), x.head.client
+	resp, at, err := pool.RoundTrip(out, policy)
 	tr := trail{Region: x.p.o.Region, Origin: at.Origin, Tries: at.Tries}
 	if err != nil {
 		return nil, tr, err

@@ -60,7 +60,7 @@ type rig struct {
 func (g *rig) Lookup(netip.Addr) (geo.Place, bool) { return g.place, g.place.Country != "" }
 
 // PurgeURL implements Purger: on this node's cache alone.
-func (g *rig) PurgeURL(_ context.Context, service, url string) (int, []string, error) {
+func (g *rig) PurgeURL(_ context.Context, service, url string, soft bool) (int, []string, error) {
 	g.mu.Lock()
 	g.purged = append(g.purged, service+" "+url)
 	g.mu.Unlock()
@@ -71,7 +71,8 @@ func (g *rig) PurgeURL(_ context.Context, service, url string) (int, []string, e
 	if err != nil {
 		return 0, nil, err
 	}
-	return g.cache.Purge(cache.Purge{Service: service, Host: host, Path: path, RawQuery: query}), nil, nil
+	removed, _ := g.cache.Purge(cache.Purge{Service: service, Host: host, Path: path, RawQuery: query, Soft: soft})
+	return removed, nil, nil
 }
 
 // newRig builds a chain from a config; edit changes its options before they are used.
@@ -97,8 +98,7 @@ func newRig(t testing.TB, yaml string, edit func(*Options)) *rig {
 	}
 	for name := range c.Services {
 		if pool, ok := c.PoolFor(name, o.Region); ok && o.Pools[name] == nil {
-			o.Pools[name] = upstream.NewPool(upstream.PoolOptions{Service: name, Region: o.Region, Origins: pool.Origins,
-				Breaker: c.Services[name].Pool.Breaker, Panic: 0.5})
+			o.Pools[name] = upstream.NewPool(upstream.OptionsFrom(name, o.Region, pool, c.Services[name].Pool))
 			t.Cleanup(o.Pools[name].Close)
 		}
 	}
@@ -177,7 +177,11 @@ func origin(t testing.TB, h http.HandlerFunc) string {
 // refusing is the URL of an origin that refuses connections.
 func refusing(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	// An address of its own where the system has one: a port that is given back on 127.0.0.1 may be another test's next.
+	l, err := net.Listen("tcp", "127.0.77.1:0")
+	if err != nil {
+		l, err = net.Listen("tcp", "127.0.0.1:0")
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

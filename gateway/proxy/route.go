@@ -6,8 +6,11 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
+	"landfall/cache"
 	"landfall/configs"
 	"landfall/gateway/upstream"
 )
@@ -16,14 +19,23 @@ import (
 type service struct {
 	name   string
 	config *configs.Service
-	routes []upstream.RetryPolicy // of each route
+	plans  []plan // of each route
+}
+
+// plan is what a route means for its requests, worked out once.
+type plan struct {
+	route    *configs.Route
+	policy   upstream.RetryPolicy
+	meter    *meter
+	gate     *gatekeeper
+	key      *cache.KeyPolicy
+	negative map[int]time.Duration
 }
 
 // routeResult is what the route phase found.
 type routeResult struct {
 	service *service
-	route   *configs.Route
-	policy  upstream.RetryPolicy
+	plan
 }
 
 // hostTable finds a service by host: an exact name, else the longest *.suffix, else "*". It is immutable.
@@ -39,12 +51,15 @@ func newHostTable(c *configs.Config) (hostTable, error) {
 	for _, name := range ServiceNames(c) {
 		s := &service{name: name, config: c.Services[name]}
 		t.named[name] = s
-		for _, r := range s.config.Routes {
-			policy, err := upstream.PolicyFrom(r.Timeout, r.Retry)
+		for i := range s.config.Routes {
+			r := &s.config.Routes[i]
+			policy, err := upstream.PolicyFrom(*r)
 			if err != nil {
 				return t, fmt.Errorf("service %s, route %s: %w", name, r.Match.Path, err)
 			}
-			s.routes = append(s.routes, policy)
+			s.plans = append(s.plans, plan{
+				route: r, policy: policy, meter: new(meter), gate: newGatekeeper(r), key: keyPolicy(r.Cache), negative: negativeTTLs(r.Cache),
+			})
 		}
 		for _, h := range s.config.Hosts {
 			switch {
@@ -97,7 +112,7 @@ func (p *Proxy) route(h headResult) (routeResult, *refusal) {
 		return routeResult{}, refused(unknownHost, "no service has this host")
 	}
 	if h.path == "*" && h.method == http.MethodOptions {
-		return routeResult{service: s, route: &s.config.Routes[0], policy: s.routes[0]}, nil
+		return routeResult{service: s, plan: s.plans[0]}, nil
 	}
 	allow := map[string]bool{}
 	for i := range s.config.Routes {
@@ -106,7 +121,7 @@ func (p *Proxy) route(h headResult) (routeResult, *refusal) {
 			continue
 		}
 		if len(r.Match.Methods) == 0 || slices.Contains(r.Match.Methods, h.method) || h.method == methodPurge {
-			return routeResult{service: s, route: r, policy: s.routes[i]}, nil
+			return routeResult{service: s, plan: s.plans[i]}, nil
 		}
 		for _, m := range r.Match.Methods {
 			allow[m] = true
@@ -152,6 +167,46 @@ func (p *Proxy) RouteOf(service, method, path string) (index int, ok bool) {
 		}
 	}
 	return 0, false
+}
+
+func keyPolicy(c *configs.RouteCache) *cache.KeyPolicy {
+	if c == nil {
+		return nil
+	}
+	k := &cache.KeyPolicy{Ignore: c.Key.Query.Ignore, Keep: c.Key.Query.Keep, Sort: c.Key.Query.Sort, Cookies: c.Key.Cookies}
+	for _, name := range c.Key.Headers {
+		k.Headers = append(k.Headers, http.CanonicalHeaderKey(name))
+	}
+	return k
+}
+
+func negativeTTLs(c *configs.RouteCache) map[int]time.Duration {
+	if c == nil || len(c.Negative) == 0 {
+		return nil
+	}
+	out := map[int]time.Duration{}
+	for code, d := range c.Negative {
+		if n, err := strconv.Atoi(code); err == nil { // validation lets only numbers through
+			out[n] = d.D()
+		}
+	}
+	return out
+}
+
+// KeyQueries are the forms under which the cache may hold a query of a path: that of each route that takes the path, as
+// a purge does not say by which method the page was asked for.
+func (p *Proxy) KeyQueries(service, path, query string) []string {
+	out := []string{query}
+	s := p.hosts.named[service]
+	if s == nil {
+		return out
+	}
+	for i, r := range s.config.Routes {
+		if q := s.plans[i].key.Query(query); matchPath(r.Match.Path, path) && !slices.Contains(out, q) {
+			out = append(out, q)
+		}
+	}
+	return out
 }
 
 // NormalURL reads an absolute http or https URL the way that a request for it is normalised, so that what is purged or

@@ -27,7 +27,7 @@ func (x *exchange) serveCached() *refusal {
 		in.Header.Set("Accept-Encoding", coding)
 	}
 	body := watchBody(in)
-	defer body.finish(x.hangUp)
+	defer func() { x.received += body.finish(x.hangUp) }()
 	hints := x.w.hints()
 	defer hints.stop()
 	fetch := func(ctx context.Context, r *http.Request) (*http.Response, error) {
@@ -42,7 +42,7 @@ func (x *exchange) serveCached() *refusal {
 	}
 	view := cache.Request{
 		Service: x.match.service.name, Method: in.Method, Scheme: x.head.scheme, Host: x.head.authority,
-		Path: x.head.path, RawQuery: x.head.query, Header: in.Header,
+		Path: x.head.path, RawQuery: x.head.query, Header: in.Header, Policy: x.match.key,
 	}
 	x.outcome = x.p.o.Cache.Serve(x.w, in, view, x.cachePolicy(), fetch)
 	if x.outcome.Err != nil {
@@ -58,6 +58,7 @@ func (x *exchange) cachePolicy() cache.Policy {
 	c := x.match.route.Cache
 	return cache.Policy{
 		Off: c.Off, TTL: std(c.TTL), StaleWhileRevalidate: std(c.StaleWhileRevalidate), StaleIfError: std(c.StaleIfError),
+		Negative: x.match.negative, Jitter: float64(c.Jitter), RefreshAhead: float64(c.RefreshAhead),
 	}
 }
 
@@ -68,7 +69,7 @@ func (x *exchange) servePeer() *refusal {
 		return x.serveTunnel()
 	}
 	body := watchBody(x.in)
-	defer body.finish(x.hangUp)
+	defer func() { x.received += body.finish(x.hangUp) }()
 	hints := x.w.hints()
 	defer hints.stop()
 	ctx := httptrace.WithClientTrace(x.in.Context(), &httptrace.ClientTrace{Got1xxResponse: hints.forward})
@@ -132,7 +133,7 @@ func copyFlushing(w *responseWriter, body io.Reader, buf []byte, flush bool) err
 	}
 }
 
-// purge answers the PURGE method: from the addresses that the service allows, on every node.
+// purge answers the PURGE method: from the addresses that the service allows, on every node. Soft-Purge: 1 makes it soft.
 func (x *exchange) purge() *refusal {
 	allowed := false
 	for _, p := range x.match.service.config.Purgers {
@@ -144,7 +145,7 @@ func (x *exchange) purge() *refusal {
 	url := x.head.scheme + "://" + x.head.authority + x.head.uri()
 	ctx, cancel := context.WithTimeout(x.in.Context(), purgeTimeout)
 	defer cancel()
-	removed, missing, err := x.p.o.Purger.PurgeURL(ctx, x.match.service.name, url)
+	removed, missing, err := x.p.o.Purger.PurgeURL(ctx, x.match.service.name, url, x.in.Header.Get("Soft-Purge") == "1")
 	if err != nil {
 		return &refusal{reason: badGateway, text: "the purge could not be stored", cause: err}
 	}

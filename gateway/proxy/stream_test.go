@@ -19,8 +19,9 @@ import (
 
 // Each event reaches the client before the origin sends the next.
 func TestEventStreamIsFlushedAtOnce(t *testing.T) {
-	next := make(chan struct{})
+	next, ended := make(chan struct{}), make(chan struct{})
 	u := origin(t, func(w http.ResponseWriter, r *http.Request) {
+		defer func() { ended <- struct{}{} }()
 		w.Header().Set("Content-Type", "text/event-stream")
 		for i := 0; ; i++ {
 			_, _ = fmt.Fprintf(w, "data: %d\n\n", i)
@@ -48,6 +49,7 @@ func TestEventStreamIsFlushedAtOnce(t *testing.T) {
 			next <- struct{}{}
 		}
 		_ = resp.Body.Close()
+		<-ended // or it would take what is meant for the next one
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 func (x *exchange) serveUpgrade() *refusal {
 	x.clean(x.in.Header)
 	body := watchBody(x.in)
-	defer body.finish(x.hangUp)
+	defer func() { x.received += body.finish(x.hangUp) }()
 	resp, tr, err := x.fetch(x.in, "", body)
 	x.trail.Store(&tr)
 	if err != nil {
@@ -107,6 +107,7 @@ func (x *exchange) pipe(client, origin io.ReadWriteCloser) {
 	closeBoth()
 	<-done
 	x.w.bytes += down
+	x.received += up
 }
 
 // serveTunnel serves an upgrade that another node forwards. HTTP/2 has no Upgrade, so the forwarding node sends a POST

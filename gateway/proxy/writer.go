@@ -43,6 +43,7 @@ func (w *responseWriter) WriteHeader(status int) {
 	if status >= 200 {
 		w.wrote, w.status = true, status
 		w.x.timing()
+		w.x.shapeResponse(w.ResponseWriter.Header())
 	}
 	w.ResponseWriter.WriteHeader(status)
 }

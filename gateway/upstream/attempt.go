@@ -25,8 +25,12 @@ type attempt struct {
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
 
+	transports *transports
+
 	connected atomic.Bool // a connection was had, so something may have been sent
+	waited    atomic.Bool // no longer counted as waiting for a connection
 	settled   atomic.Bool
+	learned   atomic.Bool
 	ended     atomic.Bool
 	upload    idleWatch // the origin takes no more of the request's body
 	download  idleWatch // the origin sends no more of the response's
@@ -39,9 +43,10 @@ type attempt struct {
 
 func (p *Pool) newAttempt(ctx context.Context, l lease, pol RetryPolicy) *attempt {
 	a := &attempt{pool: p, lease: l, policy: pol, started: p.o.Now()}
+	a.transports = l.origin.fresh(a.started)
 	a.ctx, a.cancel = context.WithCancelCause(ctx)
 	l.origin.requests.Add(1)
-	if l.halfOpen {
+	if l.ticket.halfOpen {
 		// A slow answer or a long body must not hold one of the few slots that decide whether the breaker closes.
 		a.watchdog = time.AfterFunc(max(p.o.Breaker.Open.D(), time.Second), a.watch)
 	}
@@ -63,17 +68,18 @@ func (a *attempt) watch() {
 
 // send makes the round trip. The request is r with the origin's address; r itself isn't touched.
 func (a *attempt) send(r *http.Request, body *bodySource) (*http.Response, error) {
-	settings := &dialSettings{connect: a.policy.Connect, onlyHTTP1: wantsWebSocket(r.Header)}
+	settings := &dialSettings{connect: a.policy.Connect, onlyHTTP1: wantsWebSocket(r.Header), client: a.policy.Client}
 	out := r.WithContext(withTrace(context.WithValue(a.ctx, dialKey{}, settings), a))
 	out.URL = new(url.URL)
 	*out.URL = *r.URL
 	out.URL.Scheme, out.URL.Host = a.lease.origin.scheme, a.lease.origin.host
 	out.RequestURI = ""
 	out.Close = false
+	withDeadline(a.ctx, out)
 	if err := body.attach(out, a); err != nil {
 		return nil, err
 	}
-	resp, err := a.lease.origin.transport.RoundTrip(out)
+	resp, err := a.transports.of(settings).RoundTrip(out)
 	a.stopWaiting()
 	if err == nil {
 		if err = malformed(r, resp); err != nil {
@@ -100,7 +106,17 @@ func malformed(r *http.Request, resp *http.Response) error {
 }
 
 // gotConn is a hook of net/http: the request has a connection.
-func (a *attempt) gotConn(httptrace.GotConnInfo) { a.connected.Store(true) }
+func (a *attempt) gotConn(httptrace.GotConnInfo) {
+	a.connected.Store(true)
+	a.stopPending()
+}
+
+// stopPending ends the wait for a connection.
+func (a *attempt) stopPending() {
+	if !a.waited.Swap(true) {
+		a.lease.origin.pending.Add(-1)
+	}
+}
 
 // wroteRequest is a hook of net/http: the request is sent, or could not be.
 func (a *attempt) wroteRequest(info httptrace.WroteRequestInfo) {
@@ -139,16 +155,31 @@ func (a *attempt) settle(outcome error) {
 	if a.watchdog != nil {
 		a.watchdog.Stop()
 	}
-	a.lease.done(outcome)
+	a.lease.ticket.done(outcome)
 	a.lease.origin.breaker.flush()
 }
 
 // fail tells the breaker that the origin is at fault.
 func (a *attempt) fail(cause string) {
 	if !a.settled.Load() {
-		a.lease.origin.failed(cause, a.pool.o.Now())
+		now := a.pool.o.Now()
+		a.lease.origin.failed(cause, now)
+		a.learn(false, now)
 	}
 	a.settle(errFailure)
+}
+
+// learn tells ejection, balancing and the limiter how an attempt went. One whose body dies after good headers is told
+// twice, as each of them is.
+func (a *attempt) learn(ok bool, now time.Time) {
+	o, latency := a.lease.origin, now.Sub(a.started)
+	if ok {
+		o.learnLatency(latency, now.UnixNano())
+	}
+	if !a.learned.Swap(true) {
+		o.limiter.observe(latency, o.inFlight.Load(), !ok)
+	}
+	o.judge(ok, latency)
 }
 
 // end frees the attempt's slot and timers. The breaker must have been told.
@@ -160,7 +191,9 @@ func (a *attempt) end() {
 	a.upload.stop()
 	a.download.stop()
 	a.cancel(errAbandoned)
+	a.stopPending()
 	a.lease.release()
+	a.lease.origin.left(a.transports)
 }
 
 // abandon ends an attempt of which nothing is known, from wherever it stands. Harmless after its proper end.

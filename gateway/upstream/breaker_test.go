@@ -42,7 +42,7 @@ func TestBreakerStories(t *testing.T) {
 	for name, s := range stories {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				b := newBreaker(normalBreaker(testBreaker), func(_, _ gobreaker.State) {})
+				b := newBreaker(normalBreaker(testBreaker), time.Now, func(_, _ gobreaker.State) {})
 				var got strings.Builder
 				for _, e := range s.events {
 					refused := false
@@ -52,9 +52,9 @@ func TestBreakerStories(t *testing.T) {
 					case '_':
 						pass(5 * time.Second)
 					default:
-						done, _, ok := b.allow()
+						leave, ok := b.allow()
 						if refused = !ok; ok {
-							done(map[rune]error{'+': nil, '-': errFailure, '0': errNeutral}[e])
+							leave.done(map[rune]error{'+': nil, '-': errFailure, '0': errNeutral}[e])
 						}
 					}
 					mark := fmt.Sprint(b.state())[:1]
@@ -76,21 +76,21 @@ func TestBreakerTells(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var told []string
 		var b *breaker
-		b = newBreaker(normalBreaker(testBreaker), func(from, to gobreaker.State) {
+		b = newBreaker(normalBreaker(testBreaker), time.Now, func(from, to gobreaker.State) {
 			told = append(told, fmt.Sprintf("%v>%v=%v", from, to, b.state()))
 		})
 		for range 4 {
-			done, _, _ := b.allow()
-			done(errFailure)
+			leave, _ := b.allow()
+			leave.done(errFailure)
 			b.flush()
 		}
 		pass(6 * time.Second)
 		for range 2 {
-			done, halfOpen, ok := b.allow()
-			if !ok || !halfOpen {
-				t.Errorf("allow: %v, half-open %v", ok, halfOpen)
+			leave, ok := b.allow()
+			if !ok || !leave.halfOpen {
+				t.Errorf("allow: %v, half-open %v", ok, leave.halfOpen)
 			}
-			done(nil)
+			leave.done(nil)
 			b.flush()
 		}
 		if got := strings.Join(told, " "); got != "closed>open=open open>half-open=half-open half-open>closed=closed" {
@@ -101,8 +101,8 @@ func TestBreakerTells(t *testing.T) {
 
 func TestNormalBreaker(t *testing.T) {
 	want := configs.Breaker{
-		TripAt: 0.5, MinRequests: 20, Window: configs.Duration(10 * time.Second), Open: configs.Duration(5 * time.Second),
-		Probes: 3, Requests: 1000,
+		TripAt: 0.5, PoolTripAt: 0.8, MinRequests: 20, Window: configs.Duration(10 * time.Second), Open: configs.Duration(5 * time.Second),
+		Probes: 3, Requests: 1000, Connections: 1000, Pending: 1000,
 	}
 	if got := normalBreaker(configs.Breaker{}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)

@@ -6,9 +6,9 @@ import (
 )
 
 const (
-	budgetWindow  = 10                   // seconds over which a pool's requests and retries are counted
-	budgetMinRate = 3.0                  // retries a second that are allowed whatever the traffic
-	budgetSaved   = 10.0 * budgetMinRate // unused ones are saved for as long as the window, for pools with little traffic
+	budgetWindow  = 10  // seconds over which a pool's requests and retries are counted
+	budgetMinRate = 3.0 // retries a second that are allowed whatever the traffic
+	hedgeMinRate  = 1.0 // hedges a second that are allowed whatever the traffic
 )
 
 // budget bounds the retries of a pool to a share of its requests, so that retries can't multiply the load of origins
@@ -22,12 +22,13 @@ type budget struct {
 	retries  [budgetWindow]int
 	sumReq   int
 	sumRetry int
+	minRate  float64 // a second, whatever the traffic; unused ones are saved for as long as the window
 	reserve  float64
 	refilled time.Time
 }
 
-func newBudget(now time.Time) *budget {
-	return &budget{start: now, reserve: budgetSaved, refilled: now}
+func newBudget(now time.Time, minRate float64) *budget {
+	return &budget{start: now, minRate: minRate, reserve: budgetWindow * minRate, refilled: now}
 }
 
 // request counts a client's request.
@@ -58,7 +59,7 @@ func (b *budget) take(now time.Time, share float64) bool {
 // advance forgets the seconds that left the window. A clock that goes backwards changes nothing.
 func (b *budget) advance(now time.Time) {
 	if d := now.Sub(b.refilled); d > 0 {
-		b.reserve = min(b.reserve+d.Seconds()*budgetMinRate, budgetSaved)
+		b.reserve = min(b.reserve+d.Seconds()*b.minRate, budgetWindow*b.minRate)
 		b.refilled = now
 	}
 	second := int64(now.Sub(b.start) / time.Second)

@@ -10,7 +10,7 @@ import (
 var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 func TestBudgetReserve(t *testing.T) {
-	b := newBudget(epoch)
+	b := newBudget(epoch, budgetMinRate)
 	taken := 0
 	for b.take(epoch, 0) {
 		taken++
@@ -30,7 +30,7 @@ func TestBudgetReserve(t *testing.T) {
 }
 
 func TestBudgetShare(t *testing.T) {
-	b := newBudget(epoch)
+	b := newBudget(epoch, budgetMinRate)
 	for b.take(epoch, 0) { // the reserve is gone
 	}
 	now := epoch.Add(11 * time.Second)
@@ -58,7 +58,7 @@ func TestBudgetShare(t *testing.T) {
 // TestBudgetBound: whatever comes, retries stay within the share of what was sent plus the reserve.
 func TestBudgetBound(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		b, now, latest := newBudget(epoch), epoch, epoch
+		b, now, latest := newBudget(epoch, budgetMinRate), epoch, epoch
 		share := rapid.Float64Range(0, 1).Draw(t, "share")
 		requests, retries := 0, 0
 		for range rapid.IntRange(1, 300).Draw(t, "steps") {
@@ -76,7 +76,7 @@ func TestBudgetBound(t *testing.T) {
 			if b.sumReq < 0 || b.sumRetry < 0 || b.reserve < 0 {
 				t.Fatalf("negative: %+v", b)
 			}
-			limit := share*float64(requests) + budgetSaved + budgetMinRate*latest.Sub(epoch).Seconds() + 1e-9
+			limit := share*float64(requests) + (budgetWindow * budgetMinRate) + budgetMinRate*latest.Sub(epoch).Seconds() + 1e-9
 			if float64(retries) > limit {
 				t.Fatalf("%d retries for %d requests, limit %g", retries, requests, limit)
 			}
@@ -86,7 +86,7 @@ func TestBudgetBound(t *testing.T) {
 
 func BenchmarkBudget(b *testing.B) {
 	b.ReportAllocs()
-	x, now := newBudget(epoch), epoch
+	x, now := newBudget(epoch, budgetMinRate), epoch
 	for b.Loop() {
 		now = now.Add(time.Millisecond)
 		x.request(now)

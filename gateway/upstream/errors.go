@@ -11,6 +11,7 @@ const (
 	CauseAllEjected  = "all_ejected"  // every origin is down and the pool does not panic, or it has none
 	CauseBreakerOpen = "breaker_open" // the breakers of all the origins that are left refuse
 	CauseAtBound     = "at_bound"     // the origins that are left have as many requests in flight as they may
+	CauseShed        = "shed"         // the origins that are left work on as much as they can: less important requests are refused
 	CauseConnect     = "connect"      // no connection: refused, unreachable, TLS failed, or not within the connect timeout
 	CauseReset       = "reset"        // the connection broke, or what came was no HTTP, or a header beyond its bound
 	CauseTimeout     = "timeout"      // first byte, idle or total timeout
@@ -69,6 +70,7 @@ var (
 	errAllEjected  = errors.New("every origin of the pool is down; see the health checks in the pool's status")
 	errBreakerOpen = errors.New("the circuit breakers of the pool's origins are open; they try again by themselves")
 	errAtBound     = errors.New("the pool's origins have as many requests in flight as pool.breaker.requests allows")
+	errShed        = errors.New("the pool's origins are at the limit of pool.concurrency for requests of this priority")
 	errAbandoned   = errors.New("the attempt was given up")
 )
 
@@ -79,6 +81,8 @@ func refusalError(cause string) *Error {
 		err = errBreakerOpen
 	case CauseAtBound:
 		err = errAtBound
+	case CauseShed:
+		err = errShed
 	}
 	return &Error{Cause: cause, Err: err}
 }

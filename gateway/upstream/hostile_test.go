@@ -28,13 +28,13 @@ func TestHostileOrigins(t *testing.T) {
 			case err != nil || !strings.Contains(text, tt.text):
 				t.Errorf("got %q, %v; want %q", text, err, tt.text)
 			}
-			if code != tt.code || a.Sent != tt.sent || a.Tries != 1 || a.Origin != p.origins[0].name {
+			if code != tt.code || a.Sent != tt.sent || a.Tries != 1 || a.Origin != p.members.Load().list[0].name {
 				t.Errorf("got code %d, %+v; want %d, sent %v", code, a, tt.code, tt.sent)
 			}
 			if s := p.Status().Origins[0]; s.Failures != tt.fails || s.InFlight != 0 || s.Requests != 1 {
 				t.Errorf("%+v, want %d failures", s, tt.fails)
 			}
-			if n := p.origins[0].breaker.cb.Counts(); uint64(n.TotalFailures) != tt.fails || n.TotalFailures+n.TotalSuccesses+n.TotalExclusions != 1 {
+			if n := p.members.Load().list[0].breaker.window.sum(time.Now()); uint64(n.bad) != tt.fails || n.bad+n.good+n.neither != 1 {
 				t.Errorf("the breaker counted %+v", n)
 			}
 		})
@@ -227,7 +227,7 @@ func TestClientCancels(t *testing.T) {
 		}
 		_ = resp.Body.Close()
 		wantIdle(t, p)
-		if n := p.origins[0].breaker.cb.Counts(); n.TotalSuccesses != 1 || n.TotalFailures != 0 {
+		if n := p.members.Load().list[0].breaker.window.sum(time.Now()); n.good != 1 || n.bad != 0 {
 			t.Errorf("the breaker counted %+v", n)
 		}
 	})
@@ -244,8 +244,8 @@ func TestClientCancels(t *testing.T) {
 func wantNothingLearned(t *testing.T, p *Pool) {
 	t.Helper()
 	wantIdle(t, p)
-	for _, o := range p.origins {
-		if n := o.breaker.cb.Counts(); n.TotalFailures+n.TotalSuccesses != 0 || n.TotalExclusions != 1 {
+	for _, o := range p.members.Load().list {
+		if n := o.breaker.window.sum(time.Now()); n.bad+n.good != 0 || n.neither != 1 {
 			t.Errorf("the breaker of %s counted %+v", o.name, n)
 		}
 	}
@@ -310,7 +310,7 @@ func FuzzOrigin(f *testing.F) {
 			_ = resp.Body.Close()
 		}
 		wantIdle(t, p)
-		if n := p.origins[0].breaker.cb.Counts(); n.Requests != 1 || n.TotalSuccesses+n.TotalFailures+n.TotalExclusions != 1 {
+		if n := p.members.Load().list[0].breaker.window.sum(time.Now()); n.good+n.bad+n.neither != 1 {
 			t.Errorf("the breaker counted %+v", n)
 		}
 	})

@@ -17,9 +17,13 @@ type Metrics struct {
 	exhausted *prometheus.CounterVec
 	refused   *prometheus.CounterVec
 	panicked  *prometheus.CounterVec
+	ejections *prometheus.CounterVec
+	hedges    *prometheus.CounterVec
+	shed      *prometheus.CounterVec
 
 	breaker  *prometheus.Desc
 	inFlight *prometheus.Desc
+	limit    *prometheus.Desc
 	panicNow *prometheus.Desc
 
 	mu    sync.Mutex
@@ -50,15 +54,22 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		refused: counter("landfall_pool_refused_total", "Requests that no origin of the pool could take, by cause.", "service", "cause"),
 		panicked: counter("landfall_pool_panic_requests_total",
 			"Attempts made while the pool used all of its origins because too many looked down.", "service", "region"),
+		ejections: counter("landfall_ejections_total", "Origins that were left out of their pool for a while, by reason.", "service", "reason"),
+		hedges: counter("landfall_hedges_total",
+			"Second attempts beside a slow first one: won and lost by which answered, refused when the budget was spent.", "service", "result"),
+		shed: counter("landfall_shed_total", "Requests refused because the origins are at the limit of what they can work on, by priority.",
+			"service", "priority"),
 		breaker: prometheus.NewDesc("landfall_breaker_state", "Circuit breaker of an origin: 0 closed, 1 half-open, 2 open.",
 			[]string{"service", "origin"}, nil),
 		inFlight: prometheus.NewDesc("landfall_origin_requests_in_flight", "Requests that origins are serving.", []string{"service"}, nil),
+		limit: prometheus.NewDesc("landfall_concurrency_limit",
+			"Requests that an origin may have in flight, given or learned; absent where pool.concurrency is off.", []string{"service", "origin"}, nil),
 		panicNow: prometheus.NewDesc("landfall_pool_panic",
 			"1 while the pool uses all of its origins because too many look down, else 0.", []string{"service", "region"}, nil),
 		pools: map[*Pool]uint64{},
 	}
 	if reg != nil {
-		reg.MustRegister(m.requests, m.duration, m.retries, m.exhausted, m.refused, m.panicked, (*live)(m))
+		reg.MustRegister(m.requests, m.duration, m.retries, m.exhausted, m.refused, m.panicked, m.ejections, m.hedges, m.shed, (*live)(m))
 	}
 	return m
 }
@@ -83,6 +94,7 @@ type live Metrics
 func (l *live) Describe(ch chan<- *prometheus.Desc) {
 	ch <- l.breaker
 	ch <- l.inFlight
+	ch <- l.limit
 	ch <- l.panicNow
 }
 
@@ -92,7 +104,7 @@ func (l *live) Collect(ch chan<- prometheus.Metric) {
 		value float64
 	}
 	inFlight := map[string]float64{}
-	breakers, panics := map[[2]string]reading{}, map[[2]string]reading{}
+	breakers, panics, limits := map[[2]string]reading{}, map[[2]string]reading{}, map[[2]string]reading{}
 	put := func(m map[[2]string]reading, a, b string, r reading) {
 		if old := m[[2]string{a, b}]; old.of <= r.of {
 			m[[2]string{a, b}] = r
@@ -105,7 +117,10 @@ func (l *live) Collect(ch chan<- prometheus.Metric) {
 		}
 		put(panics, service, p.o.Region, reading{made, panicking})
 		inFlight[service] += 0
-		for _, o := range p.origins {
+		for _, o := range p.members.Load().list {
+			if limit := o.limiter.current(); limit > 0 {
+				put(limits, service, o.name, reading{made, limit})
+			}
 			inFlight[service] += float64(o.inFlight.Load())
 			put(breakers, service, o.name, reading{made, float64(o.breaker.state())})
 		}
@@ -115,6 +130,9 @@ func (l *live) Collect(ch chan<- prometheus.Metric) {
 	}
 	for k, r := range breakers {
 		ch <- prometheus.MustNewConstMetric(l.breaker, prometheus.GaugeValue, r.value, k[0], k[1])
+	}
+	for k, r := range limits {
+		ch <- prometheus.MustNewConstMetric(l.limit, prometheus.GaugeValue, r.value, k[0], k[1])
 	}
 	for k, r := range panics {
 		ch <- prometheus.MustNewConstMetric(l.panicNow, prometheus.GaugeValue, r.value, k[0], k[1])
@@ -139,6 +157,9 @@ type poolMetrics struct {
 	refused   map[string]prometheus.Counter
 	exhausted prometheus.Counter
 	panicked  prometheus.Counter
+	ejections map[string]prometheus.Counter
+	hedges    map[string]prometheus.Counter
+	shed      [priorities]prometheus.Counter
 }
 
 func (m *Metrics) of(service, region string) *poolMetrics {
@@ -148,6 +169,17 @@ func (m *Metrics) of(service, region string) *poolMetrics {
 		panicked:  m.panicked.WithLabelValues(service, region),
 		retries:   map[string]prometheus.Counter{},
 		refused:   map[string]prometheus.Counter{},
+		ejections: map[string]prometheus.Counter{},
+		hedges:    map[string]prometheus.Counter{},
+	}
+	for _, reason := range []string{ejectConsecutive, ejectRate, ejectLatency} {
+		pm.ejections[reason] = m.ejections.WithLabelValues(service, reason)
+	}
+	for _, result := range []string{hedgeWon, hedgeLost, hedgeRefused} {
+		pm.hedges[result] = m.hedges.WithLabelValues(service, result)
+	}
+	for i, priority := range [priorities]string{"critical", "normal", "background"} {
+		pm.shed[i] = m.shed.WithLabelValues(service, priority)
 	}
 	for i, class := range [...]string{"error", "1xx", "2xx", "3xx", "4xx", "5xx"} {
 		pm.byClass[i] = m.requests.WithLabelValues(service, region, class)
@@ -155,7 +187,7 @@ func (m *Metrics) of(service, region string) *poolMetrics {
 	for _, cause := range []string{CauseConnect, CauseReset, CauseTimeout, CauseStatus} {
 		pm.retries[cause] = m.retries.WithLabelValues(service, cause)
 	}
-	for _, cause := range []string{CauseAllEjected, CauseBreakerOpen, CauseAtBound} {
+	for _, cause := range []string{CauseAllEjected, CauseBreakerOpen, CauseAtBound, CauseShed} {
 		pm.refused[cause] = m.refused.WithLabelValues(service, cause)
 	}
 	return pm

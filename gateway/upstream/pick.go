@@ -11,30 +11,33 @@ const (
 	rankUp = iota
 	rankUnknown
 	rankDraining
+	rankEjected
 	rankTried // an earlier attempt of the same request failed on it
 	ranks
 )
 
 // acquire takes a slot on an origin for one attempt. tried are the origins of the request's earlier attempts. A refusal
-// is CauseAllEjected, CauseBreakerOpen or CauseAtBound.
-func (p *Pool) acquire(tried []*origin) (lease, string) {
+// is CauseAllEjected, CauseBreakerOpen, CauseAtBound or CauseShed.
+func (p *Pool) acquire(tried []*origin, key uint64, priority int) (lease, string) {
 	var space [16]*origin
+	m := p.members.Load()
+	panicking := p.panicking.Load()
 	refusal := CauseAllEjected
 	for rank := range ranks {
 		if rank == rankTried && len(tried) == 0 {
 			break
 		}
-		candidates := p.candidates(space[:0], rank, tried)
+		candidates := p.candidates(m, space[:0], rank, tried, panicking)
 		for len(candidates) > 0 {
-			i := p.choose(candidates)
-			l, refused := candidates[i].lease()
+			i := p.choose(m, candidates, key)
+			l, refused := candidates[i].lease(priority)
 			if refused == "" {
-				if p.panicking.Load() {
+				if panicking {
 					p.metrics.panicked.Inc()
 				}
 				return l, ""
 			}
-			if refusal != CauseAtBound { // at its bound is nearer to being served than open
+			if refusal != CauseAtBound && refusal != CauseShed { // having no room is nearer to being served than an open breaker
 				refusal = refused
 			}
 			last := len(candidates) - 1
@@ -46,9 +49,8 @@ func (p *Pool) acquire(tried []*origin) (lease, string) {
 }
 
 // candidates appends the origins of one class.
-func (p *Pool) candidates(to []*origin, rank int, tried []*origin) []*origin {
-	panicking := p.panicking.Load()
-	for _, o := range p.origins {
+func (p *Pool) candidates(m *members, to []*origin, rank int, tried []*origin, panicking bool) []*origin {
+	for _, o := range m.list {
 		r := o.rank(panicking)
 		if r < rankTried && len(tried) > 0 && slices.Contains(tried, o) {
 			r = rankTried
@@ -61,36 +63,16 @@ func (p *Pool) candidates(to []*origin, rank int, tried []*origin) []*origin {
 }
 
 func (o *origin) rank(panicking bool) int {
-	switch o.health() {
-	case routing.Up:
-		return rankUp
-	case routing.Unknown:
-		if panicking {
-			return rankUp
-		}
-		return rankUnknown
-	case routing.Draining:
+	health := o.health()
+	switch {
+	case health == routing.Down && !panicking:
+		return ranks
+	case o.ejected(o.pool.o.Now):
+		return rankEjected
+	case health == routing.Draining:
 		return rankDraining
+	case health == routing.Unknown && !panicking:
+		return rankUnknown
 	}
-	if panicking {
-		return rankUp
-	}
-	return ranks
-}
-
-// choose is the power of two choices: of two drawn at random, the one with fewer requests in flight.
-func (p *Pool) choose(candidates []*origin) int {
-	n := len(candidates)
-	if n == 1 {
-		return 0
-	}
-	i := min(int(p.o.Rand()*float64(n)), n-1)
-	j := min(int(p.o.Rand()*float64(n-1)), n-2)
-	if j >= i {
-		j++
-	}
-	if candidates[j].inFlight.Load() < candidates[i].inFlight.Load() {
-		return j
-	}
-	return i
+	return rankUp
 }

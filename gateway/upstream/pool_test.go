@@ -26,7 +26,7 @@ func TestPowerOfTwoChoices(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	p := newTestPool(t, PoolOptions{Origins: names(4), Rand: rng.Float64})
 	for range 1000 {
-		if _, refused := p.acquire(nil); refused != "" {
+		if _, refused := p.acquire(nil, 0, Normal); refused != "" {
 			t.Fatal(refused)
 		}
 	}
@@ -64,24 +64,25 @@ func TestClasses(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p := newTestPool(t, PoolOptions{Origins: names(len(tt.states))})
 			for i, s := range tt.states {
-				p.SetState(p.origins[i].name, s)
+				p.SetState(p.members.Load().list[i].name, s)
 			}
 			var tried []*origin
 			for _, i := range tt.tried {
-				tried = append(tried, p.origins[i])
+				tried = append(tried, p.members.Load().list[i])
 			}
 			chosen := make([]bool, len(tt.states))
 			got := ""
 			for range 200 {
-				l, refused := p.acquire(tried)
+				l, refused := p.acquire(tried, 0, Normal)
 				if refused != "" {
 					got = refused
 					break
 				}
-				for i, o := range p.origins {
+				for i, o := range p.members.Load().list {
 					chosen[i] = chosen[i] || o == l.origin
 				}
-				l.done(nil)
+				l.ticket.done(nil)
+				l.origin.pending.Add(-1)
 				l.release()
 			}
 			for i, c := range chosen {
@@ -131,12 +132,12 @@ func TestUsable(t *testing.T) {
 			p := newTestPool(t, PoolOptions{Origins: names(len(tt.states)), Breaker: configs.Breaker{MinRequests: 1}})
 			for i, s := range tt.states {
 				if s != 255 {
-					p.SetState(p.origins[i].name, s)
+					p.SetState(p.members.Load().list[i].name, s)
 				}
 			}
 			for _, i := range tt.open {
-				done, _, _ := p.origins[i].breaker.allow()
-				done(errFailure)
+				leave, _ := p.members.Load().list[i].breaker.allow()
+				leave.done(errFailure)
 			}
 			if got := p.Usable(); got != tt.want {
 				t.Errorf("got %v, want %v", got, tt.want)
@@ -212,8 +213,8 @@ func TestMetricsAcrossReload(t *testing.T) {
 	m := NewMetrics(reg)
 	o := PoolOptions{Service: "web", Region: "eu", Origins: names(2), Metrics: m, Breaker: configs.Breaker{MinRequests: 1}}
 	before := NewPool(o)
-	done, _, _ := before.origins[0].breaker.allow()
-	done(errFailure)
+	leave, _ := before.members.Load().list[0].breaker.allow()
+	leave.done(errFailure)
 	open := "landfall_breaker_state http://10.0.0.1:80 web 2"
 	if got := series(t, reg); !strings.Contains(got, open) {
 		t.Errorf("no %q in\n%s", open, got)
@@ -243,11 +244,12 @@ func BenchmarkAcquire(b *testing.B) {
 			p := newTestPool(b, PoolOptions{Origins: names(n)})
 			b.ReportAllocs()
 			for b.Loop() {
-				l, refused := p.acquire(nil)
+				l, refused := p.acquire(nil, 0, Normal)
 				if refused != "" {
 					b.Fatal(refused)
 				}
-				l.done(nil)
+				l.ticket.done(nil)
+				l.origin.pending.Add(-1)
 				l.release()
 			}
 		})

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"landfall/configs"
@@ -87,6 +88,10 @@ type RetryPolicy struct {
 	FirstByte time.Duration // from the request sent to the response's headers; 0: unbounded
 	Total     time.Duration // all attempts and the body; not for upgraded connections; 0: unbounded
 	Idle      time.Duration // longest silence of the origin while a body or an upgraded connection streams; 0: unbounded
+	Priority  int           // Critical, Normal or Background
+	Key       uint64        // what balance: hash keeps on one origin (see HashKey); 0: nothing
+	Hedge     *Hedge        // nil: none
+	Client    netip.Addr    // who asks, for PROXY protocol towards origins
 }
 
 const (
@@ -95,15 +100,29 @@ const (
 )
 
 // PolicyFrom is the policy that a route's config describes.
-func PolicyFrom(t configs.RouteTimeout, r configs.Retry) (RetryPolicy, error) {
+func PolicyFrom(route configs.Route) (RetryPolicy, error) {
+	t, r := route.Timeout, route.Retry
 	on, err := ParseRetryOn(r.On)
 	return RetryPolicy{
 		Attempts: r.Attempts, On: on, Budget: float64(r.Budget),
 		Connect: t.Connect.D(), FirstByte: t.FirstByte.D(), Total: t.Total.D(), Idle: t.Idle.D(),
+		Priority: priorityOf(route.Priority), Hedge: NewHedge(route.Hedge),
 	}, err
 }
 
+// priorityOf reads the name that a config uses; an absent one is normal.
+func priorityOf(name string) int {
+	switch name {
+	case "critical":
+		return Critical
+	case "background":
+		return Background
+	}
+	return Normal
+}
+
 func (pol RetryPolicy) normal() RetryPolicy {
+	pol.Priority = min(max(pol.Priority, Critical), Background)
 	pol.Attempts = min(max(pol.Attempts, 1), maxAttempts)
 	if pol.Connect <= 0 {
 		pol.Connect = defaultConnect

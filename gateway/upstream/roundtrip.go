@@ -2,9 +2,11 @@ package upstream
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
@@ -28,8 +30,13 @@ type exchange struct {
 	stop  context.CancelFunc // ends the total timeout
 	total *timeoutError      // nil without one
 	tried []*origin
+	space [4]*origin // of tried
+	pool  ticket     // of the pool's own breaker
+	told  atomic.Bool
 	info  Attempt
-	final *attempt // the one whose response was handed on
+	// current is the origin of the attempt under way, for a hedge to avoid.
+	current atomic.Pointer[origin]
+	final   *attempt // the one whose response was handed on
 
 	// The latest failure. A response that was a failure is kept open until a later attempt does better.
 	err  *Error
@@ -43,25 +50,84 @@ type exchange struct {
 // The caller must close the response's body; a 101 response's is an io.ReadWriteCloser with CloseWrite. Errors are
 // *Error, those of the body too. A failure status that can't be retried is a response and not an error.
 func (p *Pool) RoundTrip(r *http.Request, pol RetryPolicy) (*http.Response, Attempt, error) {
-	x := &exchange{p: p, r: r, pol: pol.normal(), ctx: r.Context(), stop: func() {}}
-	if x.pol.Total > 0 {
-		x.total = &timeoutError{"the request and its retries were not done", x.pol.Total}
-		x.ctx, x.stop = context.WithTimeoutCause(x.ctx, x.pol.Total, x.total)
+	now := p.o.Now()
+	p.budget.request(now)
+	if pol.Hedge != nil && hedgeable(r) {
+		p.hedges.request(now)
+		return p.hedged(r, pol)
 	}
-	p.budget.request(p.o.Now())
+	return p.newExchange(r, pol, func() {}).start()
+}
+
+// newExchange prepares an exchange. ended is called once it is over, its response's body included.
+func (p *Pool) newExchange(r *http.Request, pol RetryPolicy, ended func()) *exchange {
+	x := &exchange{p: p, r: r, pol: pol.normal(), ctx: r.Context(), stop: ended}
+	x.tried = x.space[:0]
+	if d := grpcTimeout(r.Header.Get("Grpc-Timeout")); d > 0 && isGRPC(r) && (x.pol.Total <= 0 || d < x.pol.Total) {
+		x.pol.Total = d
+	}
+	if x.pol.Total > 0 {
+		var cancel context.CancelFunc
+		x.total = &timeoutError{"the request and its retries were not done", x.pol.Total}
+		x.ctx, cancel = context.WithTimeoutCause(x.ctx, x.pol.Total, x.total)
+		x.stop = func() { cancel(); ended() }
+	}
+	return x
+}
+
+func (x *exchange) start() (*http.Response, Attempt, error) {
+	var ok bool
+	if x.pool, ok = x.p.breaker.allow(); !ok {
+		return x.giveUp(CauseBreakerOpen)
+	}
+	defer x.tellPool(errNeutral) // on a panic too: a breaker that isn't told would stay half-open for ever
+	if x.pool.halfOpen {
+		watchdog := time.AfterFunc(max(x.p.o.Breaker.Open.D(), time.Second), func() { x.tellPool(errNeutral) })
+		defer watchdog.Stop()
+	}
 	var err error
-	if x.body, err = newBodySource(r); err != nil {
+	if x.body, err = newBodySource(x.r); err != nil {
 		x.err = &Error{Cause: bodyCause(err), Err: err}
+	}
+	resp, info, err := x.outcome()
+	x.tellPool(x.p.outcome(info, err))
+	return resp, info, err
+}
+
+// tellPool tells the pool's breaker the outcome. Only the first call counts.
+func (x *exchange) tellPool(outcome error) {
+	if !x.told.Swap(true) {
+		x.pool.done(outcome)
+		x.p.breaker.flush()
+	}
+}
+
+func (x *exchange) outcome() (*http.Response, Attempt, error) {
+	if x.err != nil {
 		return x.giveUp("")
 	}
 	return x.run()
 }
 
+// outcome is what a request that is over tells the pool's own breaker. A pool of one origin leaves it to that one's.
+func (p *Pool) outcome(info Attempt, err error) error {
+	var e *Error
+	switch {
+	case len(p.members.Load().list) < 2:
+		return errNeutral
+	case err == nil && info.Cause == "":
+		return nil
+	case err == nil: // a response that is a failure
+		return errFailure
+	case errors.As(err, &e) && e.originAtFault():
+		return errFailure
+	}
+	return errNeutral
+}
+
 func (x *exchange) run() (*http.Response, Attempt, error) {
-	var space [4]*origin
-	x.tried = space[:0]
 	for {
-		l, refusal := x.p.acquire(x.tried)
+		l, refusal := x.p.acquire(x.tried, x.pol.Key, x.pol.Priority)
 		if refusal != "" {
 			return x.giveUp(refusal)
 		}
@@ -88,6 +154,7 @@ func (x *exchange) try(l lease) bool {
 	}()
 	x.info.Tries++
 	x.info.Origin = l.origin.name
+	x.current.Store(l.origin)
 	if !slices.Contains(x.tried, l.origin) {
 		x.tried = append(x.tried, l.origin)
 	}
@@ -98,7 +165,11 @@ func (x *exchange) try(l lease) bool {
 	}
 	x.info.Sent = true
 	x.p.metrics.code(resp.StatusCode)
-	x.p.metrics.duration.Observe(x.p.o.Now().Sub(a.started).Seconds())
+	now := x.p.o.Now()
+	x.p.metrics.duration.Observe(now.Sub(a.started).Seconds())
+	if !failureStatus(resp.StatusCode) {
+		a.learn(true, now)
+	}
 	handedOn = true
 	x.receive(a, resp)
 	return x.info.Cause == ""
@@ -129,11 +200,23 @@ func (x *exchange) receive(a *attempt, resp *http.Response) {
 		resp.Body = newUpgradedBody(rwc, a, x)
 		return
 	}
-	if resp.Body == nil || resp.Body == http.NoBody {
+	if bodiless(resp) {
 		a.settle(nil)
 		a.end()
+		if x.info.Cause == "" {
+			resp.Body = http.NoBody // those behind must see that nothing follows: gRPC tells a status without a message by it
+			x.end(a)
+			return
+		}
 	}
 	resp.Body = newResponseBody(resp, a, x)
+}
+
+// bodiless tells whether a response ended with its headers. In HTTP/2 that is one without a Content-Length whose length is
+// known all the same (RFC 9113 section 8.1).
+func bodiless(resp *http.Response) bool {
+	return resp.Body == nil || resp.Body == http.NoBody ||
+		resp.ProtoMajor == 2 && resp.ContentLength == 0 && resp.Header["Content-Length"] == nil
 }
 
 // failure is the cause of the latest attempt's failure.
@@ -148,7 +231,7 @@ func (x *exchange) failure() string {
 // empty. The rules stand in the package's documentation.
 func (x *exchange) retry() (again bool, why string) {
 	listed := x.err == nil && x.pol.On.status(x.resp.StatusCode) || x.err != nil && x.pol.On.cause(x.err.Cause)
-	safe := idempotent(x.r.Method) || x.err != nil && !x.info.Sent
+	safe := repeatable(x.r) || x.err != nil && !x.info.Sent
 	switch {
 	case x.info.Tries >= x.pol.Attempts, !listed, !safe, !x.body.replayable(), x.ctx.Err() != nil:
 		return false, ""
@@ -180,12 +263,19 @@ func (x *exchange) giveUp(why string) (*http.Response, Attempt, error) {
 	if x.err == nil {
 		x.err = refusalError(why)
 		x.p.metrics.refused[why].Inc()
+		if why == CauseShed {
+			x.p.metrics.shed[x.pol.Priority].Inc()
+		}
 	}
 	if x.info.Cause == "" {
 		x.info.Cause = x.err.Cause
 	}
 	x.stop()
-	x.body.close()
+	if x.body != nil {
+		x.body.close()
+	} else if x.r.Body != nil {
+		_ = x.r.Body.Close() // refused before it was looked at
+	}
 	return nil, x.info, x.err
 }
 

@@ -155,7 +155,7 @@ func TestWebSocket(t *testing.T) {
 				t.Fatalf("got %q %v", b, err)
 			}
 		}
-		if s := p.Status().Origins[0]; s.InFlight != 1 || p.origins[0].breaker.cb.Counts().TotalSuccesses != 1 {
+		if s := p.Status().Origins[0]; s.InFlight != 1 || p.members.Load().list[0].breaker.window.sum(time.Now()).good != 1 {
 			t.Errorf("while upgraded: %+v, want one in flight that counts as a success", s)
 		}
 		_ = c.Close(websocket.StatusNormalClosure, "")
@@ -269,7 +269,7 @@ func TestHalfOpenWatchdog(t *testing.T) {
 		defer close(hung)
 		_, _, _, _ = do(p, request(t, "GET", nil).WithContext(ctx), pol)
 	}()
-	waitFor(t, func() bool { return p.origins[0].inFlight.Load() == 1 })
+	waitFor(t, func() bool { return p.members.Load().list[0].inFlight.Load() == 1 })
 	mode <- "stream"
 	var body io.Closer
 	waitFor(t, func() bool { // the one that hangs holds the only slot until the watchdog gives it back

@@ -3,10 +3,12 @@ package upstream
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"net/netip"
 	"strings"
 	"time"
 )
@@ -34,14 +36,89 @@ type dialKey struct{}
 type dialSettings struct {
 	connect   time.Duration // to connect, TLS included
 	onlyHTTP1 bool          // the connection is to be upgraded, which HTTP/2 doesn't know (RFC 9113 section 8.6)
+	client    netip.Addr    // for PROXY protocol
 }
 
-// newTransport makes the transport to one origin. It uses no proxy, adds no Accept-Encoding and follows nothing.
-func newTransport(dial dialFunc, config *tls.Config) *http.Transport {
-	protocols := new(http.Protocols)
-	protocols.SetHTTP1(true)
-	protocols.SetHTTP2(true)
+// transports are the connections to one origin, of one age.
+type transports struct {
+	made  time.Time
+	plain *http.Transport // for all but
+	first *http.Transport // upgrades, which need HTTP/1.1; the same one where it can speak it
+}
+
+func (t *transports) of(s *dialSettings) *http.Transport {
+	if s.onlyHTTP1 {
+		return t.first
+	}
+	return t.plain
+}
+
+func (t *transports) closeIdle() {
+	t.plain.CloseIdleConnections()
+	if t.first != t.plain {
+		t.first.CloseIdleConnections()
+	}
+}
+
+func (o *origin) newTransports() *transports {
+	t := &transports{made: o.pool.o.Now()}
+	t.plain = newTransport(o.pool.o, o.tls, o.pool.o.HTTP)
+	t.first = t.plain
+	if o.pool.o.HTTP == "2" || o.pool.o.HTTP == "h2c" {
+		t.first = newTransport(o.pool.o, o.tls, "1.1")
+	}
+	return t
+}
+
+// fresh are the transports to use now: when those at hand are too old, new ones take their place, and what is under way
+// on the old ones is finished there.
+func (o *origin) fresh(now time.Time) *transports {
+	t := o.transports.Load()
+	age := o.pool.o.ConnectionAge
+	if age <= 0 || now.Sub(t.made) < age {
+		return t
+	}
+	if !o.transports.CompareAndSwap(t, o.newTransports()) {
+		return o.transports.Load()
+	}
+	t.closeIdle()
+	return o.transports.Load()
+}
+
+// protocolsOf are the protocols that a pool's http key names.
+func protocolsOf(name string) *http.Protocols {
+	p := new(http.Protocols)
+	switch name {
+	case "1.1":
+		p.SetHTTP1(true)
+	case "2":
+		p.SetHTTP2(true)
+	case "h2c":
+		p.SetHTTP2(true)
+		p.SetUnencryptedHTTP2(true)
+	default:
+		p.SetHTTP1(true)
+		p.SetHTTP2(true)
+	}
+	return p
+}
+
+// newTransport makes a transport to one origin. It uses no proxy, adds no Accept-Encoding and follows nothing.
+func newTransport(o PoolOptions, config *tls.Config, version string) *http.Transport {
+	dial, protocols := o.Dial, protocolsOf(version)
+	config = config.Clone()
+	config.NextProtos = nil
+	if protocols.HTTP2() {
+		config.NextProtos = append(config.NextProtos, "h2")
+	}
+	if protocols.HTTP1() {
+		config.NextProtos = append(config.NextProtos, "http/1.1")
+	}
+	if v := o.ProxyProtocol; v == "v1" || v == "v2" {
+		dial = announcing(dial, v)
+	}
 	return &http.Transport{
+		DisableKeepAlives: o.ProxyProtocol == "v1" || o.ProxyProtocol == "v2", // a connection is one client's
 		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			return dialPlain(ctx, dial, network, addr)
 		},
@@ -52,6 +129,7 @@ func newTransport(dial dialFunc, config *tls.Config) *http.Transport {
 		DisableCompression:     true,
 		MaxIdleConns:           idleConns,
 		MaxIdleConnsPerHost:    idleConns,
+		MaxConnsPerHost:        o.Breaker.Connections,
 		IdleConnTimeout:        idleConnTimeout,
 		ExpectContinueTimeout:  expectContinue,
 		MaxResponseHeaderBytes: maxResponseHeader,
@@ -99,12 +177,15 @@ func dialTLS(ctx context.Context, dial dialFunc, config *tls.Config, network, ad
 		}
 		config.ServerName = host
 	}
-	config.NextProtos = []string{"h2", "http/1.1"}
 	if s.onlyHTTP1 {
 		config.NextProtos = []string{"http/1.1"}
 	}
 	c := tls.Client(raw, config)
-	if err := c.HandshakeContext(ctx); err != nil {
+	err = c.HandshakeContext(ctx)
+	if err == nil && len(config.NextProtos) == 1 && config.NextProtos[0] == "h2" && c.ConnectionState().NegotiatedProtocol != "h2" {
+		err = errors.New("the origin does not speak HTTP/2, which pool.http asks for")
+	}
+	if err != nil {
 		_ = raw.Close()
 		return nil, &connectError{addr, fmt.Errorf("TLS: %w", causeOr(ctx, err))}
 	}

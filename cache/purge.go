@@ -1,0 +1,164 @@
+package cache
+
+import "time"
+
+// Purge names what to invalidate, always within one service: the first that is set of All, Key, Prefix, and Path; else
+// the whole host.
+type Purge struct {
+	Service string
+
+	All    bool   // everything of the service
+	Key    string // everything whose Surrogate-Key or Cache-Tag names it
+	Host   string // any case, with or without port
+	Prefix string // everything of the host whose escaped path begins with it
+	Path   string // everything of the host with this escaped path and query: a URL in all variants, schemes and ports
+
+	RawQuery string // with Path, without "?"
+
+	// Soft marks stale instead of removing: what stale-while-revalidate and stale-if-error allow may still be served,
+	// and the origin may confirm it. An object that is corrupt, but whose validator still matches, needs a hard purge.
+	Soft bool
+}
+
+// Purge applies a purge and returns how many objects it takes; for a prefix, which only a walk can tell, behind is
+// counted meanwhile. When it returns, no request that comes later is answered by what was asked of the origin before:
+// fetches under way still answer those who wait, but what they bring is not stored, or after a soft purge as stale. It
+// costs the same whatever it matches, and never concerns what is fetched later.
+func (c *Cache) Purge(p Purge) (objects int, behind *Count) {
+	now := c.now()
+	defer c.wantSweep()
+	host := KeyOf(Request{Host: p.Host}).Host
+	switch {
+	case p.All:
+		return c.generations.purge(cellName{p.Service, ofService, ""}, p.Soft, now), nil
+	case p.Key != "":
+		return c.generations.purge(cellName{p.Service, ofKey, p.Key}, p.Soft, now), nil
+	case p.Prefix == "/", p.Prefix == "" && p.Path == "":
+		return c.generations.purge(cellName{p.Service, ofHost, host}, p.Soft, now), nil
+	case p.Prefix != "":
+		return 0, c.generations.purgePrefix(cellName{p.Service, ofHost, host}, p.Prefix, p.Soft, now)
+	}
+	u := KeyOf(Request{Service: p.Service, Host: p.Host, Path: p.Path, RawQuery: p.RawQuery}).url()
+	return c.store.purge(u, p.Soft, now), nil
+}
+
+// SetCutOff tells the cache whether it hears of purges at all. While it doesn't, it confirms each object with the origin
+// before it serves it, and only an error of the origin, where stale-if-error allows, lets it serve without.
+func (c *Cache) SetCutOff(cutOff bool) { c.cutOff.Store(cutOff) }
+
+// placeOf points at the cells of a key's service and host.
+func (c *Cache) placeOf(k Key) []*cell {
+	return []*cell{
+		c.generations.hold(cellName{k.Service, ofService, ""}), c.generations.hold(cellName{k.Service, ofHost, k.Host}),
+	}
+}
+
+// link points an object at its cells and counts it there.
+func (c *Cache) link(o *object) {
+	o.cells = make([]*cell, 0, 2+len(o.keys))
+	o.cells = append(o.cells, c.placeOf(o.key)...)
+	for i, key := range o.keys {
+		held := c.generations.hold(cellName{o.key.Service, ofKey, key})
+		o.keys[i] = held.name // one copy for all
+		o.cells = append(o.cells, held)
+	}
+	for _, name := range o.groups {
+		o.cells = append(o.cells, c.generations.hold(o.key.group(name)))
+	}
+	for _, held := range o.cells {
+		c.generations.count(held, o.born.body)
+	}
+}
+
+// spoiled tells whether a purge came between the begin of a fetch and the arrival of a request: the one must not answer
+// the other then.
+func (f *fill) spoiled(cells []*cell, arrived uint64) bool {
+	if arrived <= f.born.body {
+		return false
+	}
+	fate, _ := fateOf(cells, f.key.Path, f.born, 0)
+	fate.by(&f.url, f.born)
+	return fate.gen != 0
+}
+
+// purgedBefore brings an object that is about to be stored up to date, and tells whether it must not be.
+func (f *fill) purgedBefore(o *object) bool {
+	var url fate
+	url.by(&f.url, o.born)
+	if url.hard {
+		o.dead.Store(true)
+	}
+	if url.softAt != 0 {
+		o.softAt.CompareAndSwap(0, url.softAt)
+	}
+	return o.purged()
+}
+
+// purge applies a purge to a URL's objects and fetches, and returns the objects that it took.
+func (s *store) purge(u urlKey, soft bool, now time.Time) int {
+	sh := s.shard(u)
+	sh.mu.Lock()
+	out := sh.purge(u, s.gens.now.Add(1), soft, now)
+	sh.mu.Unlock()
+	if !soft {
+		for _, o := range out {
+			s.budget.remove(o)
+			s.leave(o)
+		}
+	}
+	return len(out)
+}
+
+func (sh *shard) purge(u urlKey, gen uint64, soft bool, now time.Time) (out []*object) {
+	for f := range sh.fills[u] {
+		sh.unshare(f)
+		f.url.set(gen, soft, now)
+	}
+	res := sh.urls[u]
+	if res == nil {
+		return nil
+	}
+	kept := res.variants[:0]
+	for _, o := range res.variants {
+		switch {
+		case o.purged():
+			kept = append(kept, o) // the sweep's
+		case !soft:
+			o.dead.Store(true)
+			out = append(out, o)
+		default:
+			if o.softAt.CompareAndSwap(0, now.UnixNano()) {
+				out = append(out, o)
+			}
+			kept = append(kept, o)
+		}
+	}
+	clear(res.variants[len(kept):])
+	if res.variants = kept; len(kept) == 0 {
+		delete(sh.urls, u)
+	}
+	return out
+}
+
+// PurgeEverything takes all objects of all services.
+func (c *Cache) PurgeEverything() (objects int) {
+	defer c.wantSweep()
+	return c.generations.purgeAll(c.now())
+}
+
+// purgeAll purges every service that anything stored or under way is of.
+func (g *generations) purgeAll(now time.Time) (objects int) {
+	for i := range g.parts {
+		p := &g.parts[i]
+		p.mu.Lock()
+		for _, c := range p.cells {
+			if c.kind == ofService {
+				c.set(g.now.Add(1), false, now)
+				objects += int(c.live)
+				c.live = 0
+			}
+		}
+		p.mu.Unlock()
+	}
+	return objects
+}

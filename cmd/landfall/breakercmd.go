@@ -1,0 +1,114 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"landfall/gateway/admin"
+)
+
+func breakerCommand() *cobra.Command {
+	var n nodeFlags
+	var spec admin.BreakerSpec
+	var lasts time.Duration
+	c := &cobra.Command{
+		Use: "breaker open|close|reset ORIGIN", Short: "Hold an origin's circuit breaker on every node, or leave it to itself", Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			order := &spec
+			switch args[0] {
+			case "open":
+				spec.State = "open"
+			case "close":
+				spec.State = "closed"
+			case "reset":
+				order = nil
+			default:
+				return usageError{fmt.Errorf("%q is not open, close or reset", args[0])}
+			}
+			spec.For = admin.Duration(lasts)
+			api, err := n.client()
+			if err != nil {
+				return err
+			}
+			defer api.Close()
+			res, err := api.SetBreaker(cmd.Context(), args[1], order, 0)
+			if err != nil {
+				return err
+			}
+			return n.output.show(cmd.OutOrStdout(), res, func(w io.Writer) error { return printBreakerResult(w, res) })
+		},
+	}
+	n.add(c)
+	c.Flags().DurationVar(&lasts, "for", 0, "leave it to itself again after this long (default: until reset)")
+	c.Flags().StringVar(&spec.Reason, "reason", "", "why, for the others")
+	return c
+}
+
+func printBreakerResult(w io.Writer, r admin.BreakerResult) error {
+	what := "left to itself"
+	if r.Order != nil {
+		what = "held " + r.Order.State
+	}
+	if !r.Changed {
+		what += ", as before"
+	}
+	_, err := fmt.Fprintf(w, "breaker of %s: %s\nknown to %s\n", r.Origin, what, strings.Join(r.Applied, ", "))
+	if err == nil && len(r.Missing) > 0 {
+		_, err = fmt.Fprintf(w, "not yet known to %s\n", strings.Join(r.Missing, ", "))
+	}
+	return err
+}
+
+func poolsCommand() *cobra.Command {
+	var n nodeFlags
+	c := &cobra.Command{
+		Use: "pools SERVICE", Short: "A service's pools: each origin, its health, breaker and load", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			api, err := n.client()
+			if err != nil {
+				return err
+			}
+			defer api.Close()
+			pools, err := api.Pools(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			return n.output.show(cmd.OutOrStdout(), admin.List[admin.Pool](pools), func(w io.Writer) error { return printPools(w, pools) })
+		},
+	}
+	n.add(c)
+	return c
+}
+
+func printPools(w io.Writer, pools []admin.Pool) error {
+	rows := [][]string{{"REGION", "ORIGIN", "STATE", "BREAKER", "IN FLIGHT", "WEIGHT", "DETAIL"}}
+	for _, p := range pools {
+		for _, o := range p.Origins {
+			var notes []string
+			for note, holds := range map[string]bool{"drained": o.Drained, "ejected": o.Ejected, "held by an operator": o.Forced, "pool in panic": p.Panic} {
+				if holds {
+					notes = append(notes, note)
+				}
+			}
+			if o.Detail != "" {
+				notes = append(notes, o.Detail)
+			}
+			inFlight := fmt.Sprint(o.InFlight)
+			if o.Limit > 0 {
+				inFlight += fmt.Sprintf(" of %d", o.Limit)
+			}
+			weight := ""
+			if o.Weight > 0 {
+				if weight = fmt.Sprint(o.Weight); o.Share < 1 {
+					weight += fmt.Sprintf(" (%.0f%%)", o.Share*100)
+				}
+			}
+			rows = append(rows, []string{p.Region, o.URL, o.State, o.Breaker, inFlight, weight, strings.Join(notes, "; ")})
+		}
+	}
+	return table(w, rows...)
+}

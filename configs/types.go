@@ -52,7 +52,7 @@ type Listen struct {
 // Mesh is how nodes find and trust each other.
 type Mesh struct {
 	Join StringList `yaml:"join" doc:"Addresses (host or host:port) of nodes to find the fleet by; any one that answers is enough. They are tried for ever."`
-	Key  StringList `yaml:"key" doc:"Gossip keys, each 32 bytes in base64: the first encrypts, all decrypt. Use ${ENV}." secret:"true"`
+	Key  StringList `yaml:"key" doc:"Gossip keys, each 32 bytes in base64: the first encrypts, all decrypt. A reload rotates them without a gap: add the new one behind the old on every node, then move it to the front, then remove the old. Use ${ENV}." secret:"true"`
 	TLS  MeshTLS    `yaml:"tls" doc:"The fleet's CA and this node's certificate, for the peer channel."`
 }
 

@@ -242,6 +242,11 @@ func (n *Node) applyConfig(c *configs.Config) {
 	n.metrics.node.config(c.Hash)
 	if n.mesh != nil {
 		n.mesh.SetConfigHash(c.Hash)
+		if keys, err := meshKeys(c.Mesh.Key); err != nil { // checked when it was read
+			n.log.Error("the mesh keys stay as they were", "error", err)
+		} else if err := n.mesh.SetKeys(keys); err != nil {
+			n.log.Error("the mesh keys stay as they were", "error", err)
+		}
 	}
 }
 

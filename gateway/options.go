@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -140,7 +141,9 @@ func reloadable(now, next *configs.Config) error {
 	changed("fleet", now.Fleet == next.Fleet)
 	changed("regions (their names)", sameStrings(now.RegionNames(), next.RegionNames()))
 	changed("listen", sameListen(now.Listen, next.Listen))
-	changed("mesh.key", sameStrings(now.Mesh.Key, next.Mesh.Key))
+	// A list that shares a key with the present one is a step of a rotation.
+	shared := func(k string) bool { return slices.Contains(next.Mesh.Key, k) }
+	changed("mesh.key", len(now.Mesh.Key) == len(next.Mesh.Key) && len(now.Mesh.Key) == 0 || slices.ContainsFunc(now.Mesh.Key, shared))
 	changed("mesh.tls", now.Mesh.TLS == next.Mesh.TLS)
 	changed("cache", now.Cache == next.Cache)
 	changed("mesh.join", sameStrings(now.Mesh.Join, next.Mesh.Join))

@@ -160,6 +160,7 @@ func TestReloadableNamesWhatChanged(t *testing.T) {
 	}
 	for _, c := range []struct{ old, new string }{
 		{"regions: {eu: {}}", "regions: {eu: {location: [1, 2]}}"}, {"fleet: a", "fleet: a\nlimits: {headers: 64}"},
+		{`key: "` + key + `"`, `key: ["` + key + `", "MTEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="]`},
 		{"certificates: [{cert: a, key: b}]", "certificates: [{cert: c, key: d}]"}, {"fleet: a", "fleet: a\nhealth: {panic: 10%}"},
 	} {
 		if err := reloadable(parse(base), parse(strings.Replace(base, c.old, c.new, 1))); err != nil {

@@ -22,7 +22,8 @@ var promised = []string{
 	"GET /v1/breakers", "GET /v1/cache", "GET /v1/certs", "GET /v1/config", "GET /v1/drains", "GET /v1/events", "GET /v1/explain",
 	"GET /v1/nodes", "GET /v1/openapi.json", "GET /v1/purges/{id}", "GET /v1/regions", "GET /v1/services",
 	"GET /v1/services/{service}/pools", "GET /v1/status", "GET /v1/verdicts", "GET /v1/weights",
-	"POST /v1/purge", "PUT /v1/nodes/{node}/drain", "PUT /v1/origins/{origin}/breaker", "PUT /v1/origins/{origin}/drain", "PUT /v1/regions/{region}/drain", "PUT /v1/regions/{region}/verdict", "PUT /v1/services/{service}/regions/{region}/drain", "PUT /v1/weights/{service}/{region}",
+	"POST /v1/purge", "PUT /v1/nodes/{node}/drain", "PUT /v1/origins/{origin}/breaker", "PUT /v1/origins/{origin}/drain", "PUT /v1/regions/{region}/drain", "PUT /v1/regions/{region}/verdict",
+	"PUT /v1/services/{service}/regions/{region}/drain", "PUT /v1/weights/{service}/{region}",
 }
 
 func loadDocument(t *testing.T, s *served) *openapi3.T {

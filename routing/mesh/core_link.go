@@ -146,13 +146,13 @@ func (c *core) keepLink(now instant, mb *member) {
 			c.send(l, &bye{"the link is not needed any more"})
 			c.out.closes = append(c.out.closes, l.id)
 			delete(c.links, l.id)
-			mb.link, mb.reach = nil, reach{}
+			mb.link, mb.reach, mb.rtt = nil, reach{}, roundTrip{}
 			c.dirty = true
 		}
 	case l != nil:
 		l.ending = time.Time{}
 	case !mb.wanted && mb.reach.standing != untried:
-		mb.reach = reach{} // nothing looks at it from here any more
+		mb.reach, mb.rtt = reach{}, roundTrip{} // nothing looks at it from here any more
 		c.dirty = true
 	}
 }
@@ -251,7 +251,7 @@ func (c *core) takeBye(now instant, l *link) {
 	delete(c.links, l.id)
 	l.peer.link = nil
 	if !l.peer.wanted {
-		l.peer.reach = reach{}
+		l.peer.reach, l.peer.rtt = reach{}, roundTrip{}
 	}
 	l.peer.redial = now.at.Add(c.beat)
 	c.out.closes = append(c.out.closes, l.id)

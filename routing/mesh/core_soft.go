@@ -132,14 +132,18 @@ func (c *core) takeSections(now instant, mb *member, m *soft) {
 	}
 	mb.version, mb.print = m.version, softPrint(mb.name, m.boot, m.version)
 	mb.lastSeen = now.at
-	mb.unreachable, mb.watches = namesIn(mb.sections[sectionUnreachable]), namesIn(mb.sections[sectionWatches])
+	unreachable, watches := namesIn(mb.sections[sectionUnreachable]), namesIn(mb.sections[sectionWatches])
+	if !slices.Equal(unreachable, mb.unreachable) || !slices.Equal(watches, mb.watches) {
+		c.dirty = true
+	}
+	mb.unreachable, mb.watches = unreachable, watches
 	mb.rtts = rttsIn(mb.sections[sectionRTT])
 	mb.report = nil
 	if body := mb.sections[sectionReport]; len(body) > 0 && json.Valid(body) {
 		mb.report = body
 	}
 	mb.settleInto(c, now.at)
-	c.dirty, c.out.changed = true, true
+	c.out.changed = true
 	c.redigest()
 }
 
@@ -274,10 +278,13 @@ func (c *core) connect(now instant) {
 			queue = append(queue, mb)
 		}
 	}
-	for ; len(queue) > 0; queue = queue[1:] {
+	for ; len(queue) > 0 && len(reached) < len(c.members); queue = queue[1:] {
 		mb := queue[0]
 		for _, name := range mb.watches {
-			if next := c.members[name]; next != nil && !reached[name] && !slices.Contains(mb.unreachable, name) {
+			if reached[name] || slices.Contains(mb.unreachable, name) {
+				continue
+			}
+			if next := c.members[name]; next != nil {
 				reached[name] = true
 				queue = append(queue, next)
 			}

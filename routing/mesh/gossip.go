@@ -30,7 +30,7 @@ func (m *Mesh) listConfig(bridge *log.Logger) (*memberlist.Config, error) {
 	c := memberlist.DefaultLANConfig()
 	c.Name = m.opt.Node
 	c.Label = m.opt.Fleet
-	c.Keyring = ring
+	c.Keyring, m.ring = ring, ring
 	c.Logger = bridge
 	c.TCPTimeout = streamTimeout
 	c.ProbeInterval = time.Second

@@ -77,6 +77,9 @@ type turndown struct {
 // admit decides whether whoever greets may have a link.
 func (m *Mesh) admit(r *http.Request, g greeting, i info) *turndown {
 	own := m.opt.Node
+	m.mu.Lock()
+	keys := m.keyPrints
+	m.mu.Unlock()
 	switch {
 	case g.Speaks < protoOldest || g.Oldest > protoVersion:
 		return &turndown{"version", http.StatusUpgradeRequired, fmt.Sprintf(
@@ -88,7 +91,7 @@ func (m *Mesh) admit(r *http.Request, g greeting, i info) *turndown {
 		return &turndown{"identity", http.StatusForbidden, fmt.Sprintf(
 			"the certificate does not bear the sender's name: it is for %s, the node says that it is %s; make one with landfall fleet cert",
 			strings.Join(r.TLS.PeerCertificates[0].DNSNames, ", "), g.Node)}
-	case len(g.Keys) > 0 && !slices.ContainsFunc(g.Keys, func(k string) bool { return slices.Contains(m.keyPrints, k) }):
+	case len(g.Keys) > 0 && !slices.ContainsFunc(g.Keys, func(k string) bool { return slices.Contains(keys, k) }):
 		return &turndown{"key", http.StatusForbidden, fmt.Sprintf("%s and %s share no mesh.key: give them the same, or rotate it step by step", own, g.Node)}
 	case g.Node == own && i.Boot != m.core.boot:
 		m.step(func(c *core, now instant) *effects { return c.doubled(now, i.Boot) })

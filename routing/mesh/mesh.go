@@ -21,22 +21,23 @@ import (
 // Run was never called.
 type Mesh struct {
 	// Immutable once New has returned.
-	opt       Options
-	log       *slog.Logger
-	metrics   *Metrics
-	notify    *notifier
-	store     *store // nil: nothing is persisted
-	net       *transport
-	list      *memberlist.Memberlist
-	gossip    netip.AddrPort // as advertised
-	keyPrints []string
-	base      time.Time
-	disk      disk
-	aliveAt   time.Time // owned by runUpkeep
-	links     *gate
+	opt     Options
+	log     *slog.Logger
+	metrics *Metrics
+	notify  *notifier
+	store   *store // nil: nothing is persisted
+	net     *transport
+	list    *memberlist.Memberlist
+	gossip  netip.AddrPort      // as advertised
+	ring    *memberlist.Keyring // safe for concurrent use
+	base    time.Time
+	disk    disk
+	aliveAt time.Time // owned by runUpkeep
+	links   *gate
 
 	mu           sync.Mutex // never held while memberlist or the owner is called
 	core         *core
+	keyPrints    []string
 	pipes        map[uint64]*pipe
 	results      map[uint64]chan result
 	nextLink     uint64

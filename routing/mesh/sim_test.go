@@ -149,7 +149,7 @@ func (s *sim) start(n *simNode) {
 	for _, key := range sortedKeys(n.disk) {
 		n.core.load(s.instant(n), n.disk[key])
 	}
-	if n.diskAlive > 0 && s.now-n.diskAlive > TombstoneTTL && len(n.disk) > 0 {
+	if n.diskAlive != 0 && s.now-n.diskAlive > TombstoneTTL && len(n.disk) > 0 {
 		n.core.stale = true
 	}
 	for _, p := range s.pickSeeds(n) {

@@ -352,3 +352,26 @@ func BenchmarkMembers(b *testing.B) {
 		m.Members()
 	}
 }
+
+func TestKeysRotateWithoutAGap(t *testing.T) {
+	f, a, b, c := three(t)
+	fresh := bytes.Repeat([]byte("n"), 32)
+	for _, step := range [][][]byte{{f.ring, fresh}, {fresh, f.ring}, {fresh}} {
+		for _, n := range []*node{a, b, c} {
+			if err := n.SetKeys(step); err != nil {
+				t.Fatal(err)
+			}
+			whole(t, a, b, c)
+		}
+	}
+	d := f.start("d", func(o *Options) { o.Keys = [][]byte{fresh} }, a)
+	whole(t, a, b, c, d)
+	for what, keys := range map[string][][]byte{"none": {}, "another": {f.ring}, "short": {fresh, []byte("x")}} {
+		if err := a.SetKeys(keys); err == nil {
+			t.Errorf("%s is accepted", what)
+		}
+	}
+	if a.saw("node.unreachable b") || a.saw("node.dead b") {
+		t.Error("the rotation was felt")
+	}
+}

@@ -211,7 +211,7 @@ func dieAlone(t *testing.T, l *Lab, told *notes) {
 		return ""
 	})
 	said := told.String()
-	for _, want := range []string{node.Name + " (process", "ended by itself: signal: killed", "The lab goes on", node.Name + ".log", "ready"} {
+	for _, want := range []string{node.Name + " (process", "ended by itself: signal: killed", "The lab goes on", node.Name + ".log", "node=" + node.Name} {
 		if !strings.Contains(said, want) {
 			t.Errorf("no %q in:\n%s", want, said)
 		}

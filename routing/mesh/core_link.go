@@ -62,7 +62,7 @@ func (c *core) linkUp(now instant, id uint64, peer string, i info, dialed bool) 
 	}
 	l := &link{id: id, peer: mb, dialed: dialed, opened: now.at, due: now.at}
 	mb.link, c.links[id] = l, l
-	if mb.reach.since.IsZero() || mb.reach.standing == untried {
+	if mb.reach.standing != unreachable { // silence counts from here: the way between two links is none
 		mb.reach.since = now.at
 	}
 	c.send(l, c.whole(c.node))

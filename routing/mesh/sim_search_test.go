@@ -18,7 +18,7 @@ type simFlags struct {
 
 func flagsOf() simFlags {
 	return simFlags{
-		flag.Int("sim.runs", 40, "how many random runs TestSimSearch makes"),
+		flag.Int("sim.runs", 15, "how many random runs TestSimSearch makes"),
 		flag.Uint64("sim.seed", 1, "the seed of its first run; each next one has the next"),
 	}
 }

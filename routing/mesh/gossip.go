@@ -217,6 +217,10 @@ func (m *Mesh) learn(n *memberlist.Node, alive bool) {
 	if err != nil {
 		return
 	}
+	if !alive && n.State == memberlist.StateLeft && i.State != Leaving {
+		// It left in order, which only it can say. Its own word may have been lost with its last connection.
+		i.State, i.Seq = Leaving, i.Seq+1
+	}
 	addr, _ := netip.AddrFromSlice(n.Addr)
 	m.step(func(c *core, now instant) *effects {
 		return c.hint(now, n.Name, i, netip.AddrPortFrom(plain(addr), n.Port), alive)

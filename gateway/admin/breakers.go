@@ -5,9 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
-	"unicode"
 )
 
 // Breakers are opened and closed by operators, on every node.
@@ -109,13 +107,7 @@ func decodeBreaker(data []byte) (*BreakerSpec, error) {
 			}
 			return nil
 		}),
-		stringField("reason", func(s string) error {
-			spec.Reason = s
-			if len(s) > maxReason || strings.ContainsFunc(s, unicode.IsControl) {
-				return fmt.Errorf("give at most %d bytes without control characters", maxReason)
-			}
-			return nil
-		}),
+		reasonField(&spec.Reason),
 	}, nil)
 	if err == nil && spec.State == "" {
 		err = Invalid("state", "is missing; give open or closed")

@@ -122,13 +122,7 @@ func decodeDrain(data []byte) (DrainSpec, error) {
 			}
 			return nil
 		}),
-		stringField("reason", func(s string) error {
-			spec.Reason = s
-			if len(s) > maxReason || strings.ContainsFunc(s, unicode.IsControl) {
-				return fmt.Errorf("give at most %d bytes without control characters", maxReason)
-			}
-			return nil
-		}),
+		reasonField(&spec.Reason),
 		boolField("force", &spec.Force),
 	}, nil)
 	if err != nil {
@@ -294,4 +288,15 @@ func changed(missing int) int {
 		return http.StatusAccepted
 	}
 	return http.StatusOK
+}
+
+// reasonField reads an operator's reason, for the others to read.
+func reasonField(to *string) field {
+	return stringField("reason", func(s string) error {
+		*to = s
+		if len(s) > maxReason || strings.ContainsFunc(s, unicode.IsControl) {
+			return fmt.Errorf("give at most %d bytes without control characters", maxReason)
+		}
+		return nil
+	})
 }

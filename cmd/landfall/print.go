@@ -199,6 +199,8 @@ func printPurge(w io.Writer, p admin.PurgeResult) error {
 		fmt.Fprintf(w, "purge %s: done; still counting what went, %d objects so far\n", p.ID, p.Removed)
 	case p.Removed == 0 && len(p.Missing) == 0:
 		fmt.Fprintf(w, "purge %s: nothing found; no node held any of these\n", p.ID)
+	case p.Removed == 1:
+		fmt.Fprintf(w, "purge %s: 1 object went\n", p.ID)
 	default:
 		fmt.Fprintf(w, "purge %s: %d objects went\n", p.ID, p.Removed)
 	}

@@ -50,7 +50,7 @@ func (b backend) summary(i int) admin.RegionSummary {
 	}
 	worst := routing.Up
 	for k := range s.Services {
-		st, ok := stateOf(s, k, i)
+		st, ok := s.State(k, i)
 		if !ok {
 			continue
 		}
@@ -64,16 +64,6 @@ func (b backend) summary(i int) admin.RegionSummary {
 	}
 	sum.State = worst.String()
 	return sum
-}
-
-// stateOf is a service's state in region i, as the decision sees it; false when it has no pool there.
-func stateOf(s *routing.Snapshot, service, i int) (routing.State, bool) {
-	for _, c := range s.Decide(nil, service, routing.Client{}).Choices {
-		if c.Region == i {
-			return c.State, c.Reason != routing.NoPool
-		}
-	}
-	return routing.Unknown, false
 }
 
 // regionRTT is the smallest round trip to a live node of a region, in milliseconds.
@@ -172,7 +162,7 @@ func (b backend) Services() []admin.Service {
 	for k, svc := range s.Services {
 		item := admin.Service{Name: svc.Name, Hosts: c.Services[svc.Name].Hosts}
 		for i, r := range s.Regions {
-			if st, ok := stateOf(s, k, i); ok {
+			if st, ok := s.State(k, i); ok {
 				item.Regions = append(item.Regions, admin.ServiceRegion{Region: r.Name, State: st.String()})
 			}
 		}

@@ -279,3 +279,21 @@ func BenchmarkDecide(b *testing.B) {
 		})
 	}
 }
+
+// State says what every decision says of a region, where no client is treated apart; and draining as soon as one is.
+func TestStateAgreesWithDecide(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := drawSnapshot(t)
+		for _, c := range s.Decide(nil, 0, Client{Key: rapid.Uint64().Draw(t, "key")}).Choices {
+			p, r := s.Services[0].Places[c.Region], s.Regions[c.Region]
+			got, ok := s.State(0, c.Region)
+			if ok != p.HasPool {
+				t.Fatalf("region %d: has a pool: %t, want %t", c.Region, ok, p.HasPool)
+			}
+			moving := r.Draining > 0 || p.Drained > 0
+			if got != c.State && !(moving && got == Draining) {
+				t.Fatalf("region %d: %v, and %v in the decision", c.Region, got, c.State)
+			}
+		}
+	})
+}

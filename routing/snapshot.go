@@ -24,6 +24,16 @@ func NewSnapshot(s Snapshot) *Snapshot {
 	return &s
 }
 
+// State is what is known of a service in a region, both by index, whoever the client is: draining as soon as any client is
+// moved away. ok is false when the service has no pool there.
+func (s *Snapshot) State(service, region int) (state State, ok bool) {
+	ch, p := &s.ready[service].choices[region], &s.Services[service].Places[region]
+	if ch.tier <= lastUsable && (s.Regions[region].Draining > 0 || p.Drained > 0) {
+		return Draining, true
+	}
+	return ch.State, ch.tier != tierNoPool
+}
+
 // Region finds a region by name, or -1.
 func (s *Snapshot) Region(name string) int {
 	i, ok := slices.BinarySearchFunc(s.Regions, name, func(r Region, n string) int { return strings.Compare(r.Name, n) })

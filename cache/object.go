@@ -223,7 +223,7 @@ func (m *meta) header() http.Header {
 		h["Cache-Status"] = m.upstream
 	}
 	if len(m.keys) > 0 {
-		h["Cache-Tag"] = m.keys
+		h[HeaderKey] = m.keys
 	}
 	if len(m.targeted) > 0 {
 		h["Landfall-Cache-Control"] = m.targeted

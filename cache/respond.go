@@ -49,6 +49,23 @@ func (x *exchange) setHeader(m *meta, n note, withAge bool, skip func(string) bo
 		values[1] = text[split:]
 	}
 	h["Cache-Status"] = values[1:len(values):len(values)]
+	if x.policy.Peer {
+		x.tellPeer(m, n)
+	}
+}
+
+// tellPeer adds what only caches of the fleet say to each other.
+func (x *exchange) tellPeer(m *meta, n note) {
+	h := x.w.Header()
+	if len(m.keys) > 0 {
+		h[HeaderKey] = m.keys
+	}
+	if len(m.targeted) > 0 {
+		h["Landfall-Cache-Control"] = m.targeted
+	}
+	if n.stale {
+		h[HeaderStale] = []string{"1"}
+	}
 }
 
 // isRepresentation tells the fields that describe a body, which a response without it does not carry.
@@ -88,6 +105,7 @@ func (x *exchange) writeObject(o *object, n note, result string) Outcome {
 	if !o.visited.Load() { // reads don't share a cache line that nobody writes
 		o.visited.Store(true)
 	}
+	n.stale = result == Stale
 	out := Outcome{Result: result, Forward: n.fwd}
 	if notModified(&o.meta, x.header) {
 		x.setHeader(&o.meta, n, true, isBodyField)
@@ -192,7 +210,7 @@ func (x *exchange) relay(response *http.Response, n note, result string) Outcome
 		status, skip = http.StatusNotModified, isBodyField
 	}
 	for name, values := range response.Header {
-		if !isHop(name) && !listedHop(response.Header, name) && !skip(name) && !isForCaches(name) {
+		if !isHop(name) && !listedHop(response.Header, name) && !skip(name) && (x.policy.Peer || !isForCaches(name)) {
 			h[name] = values
 		}
 	}

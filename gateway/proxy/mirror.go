@@ -38,7 +38,7 @@ func (x *exchange) mirror() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(x.in.Context()), copyTime)
-	out := x.outbound(x.in.WithContext(ctx), "")
+	out := x.outbound(x.in.WithContext(ctx), "", false)
 	out.Body, out.GetBody, out.ContentLength = nil, nil, 0
 	policy := upstream.RetryPolicy{Attempts: 1, Priority: upstream.Background, FirstByte: copyTime, Client: x.head.client}
 	go func() {

@@ -48,6 +48,7 @@ type Options struct {
 	Snapshot   func() *routing.Snapshot
 	Locator    Locator
 	Purger     Purger
+	Purges     Knowledge              // what this node knows of purges; without it caches are not shared
 	HasCert    func(host string) bool // a certificate is held: plain HTTP is redirected
 	BadBody    error                  // what a read of a malformed request body fails with
 	HTTPSPort  string                 // of the HTTPS listener that redirects lead to; empty: no redirects
@@ -66,6 +67,7 @@ type Proxy struct {
 
 	buffers sync.Pool     // *[]byte of copySize
 	copies  chan struct{} // held by each mirrored request under way
+	sharing sharing
 }
 
 // New builds the chain for one configuration.
@@ -158,6 +160,8 @@ func (x *exchange) run() *refusal {
 		return no
 	}
 	switch {
+	case x.head.role == roleForget:
+		return x.forget()
 	case x.head.method == methodPurge:
 		return x.purge()
 	case x.head.method == http.MethodOptions && x.head.path == "*" && x.head.hop == 0:
@@ -176,6 +180,11 @@ func (x *exchange) run() *refusal {
 	}
 	x.mirror()
 	switch {
+	case x.head.role != "":
+		if no = x.reached(); no != nil {
+			return no
+		}
+		return x.serveCached()
 	case x.head.hop > 0:
 		return x.servePeer()
 	case x.head.upgrade != "":

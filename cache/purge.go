@@ -1,6 +1,9 @@
 package cache
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Purge names what to invalidate, always within one service: the first that is set of All, Key, Prefix, and Path; else
 // the whole host.
@@ -57,6 +60,7 @@ func (c *Cache) placeOf(k Key) []*cell {
 func (c *Cache) link(o *object) {
 	o.cells = make([]*cell, 0, 2+len(o.keys))
 	o.cells = append(o.cells, c.placeOf(o.key)...)
+	o.keys = slices.Clone(o.keys) // readers of the stream share the old ones
 	for i, key := range o.keys {
 		held := c.generations.hold(cellName{o.key.Service, ofKey, key})
 		o.keys[i] = held.name // one copy for all

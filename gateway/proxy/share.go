@@ -167,6 +167,30 @@ func (p *Proxy) steps(x *exchange, key uint64) (out []step) {
 	return out
 }
 
+// Holders are the nodes that a miss of this node asks before the origin, in order, as "peer node" and "shield region/node"
+// would say it; none when it asks the origin itself.
+func (p *Proxy) Holders(service, scheme, host, path, query string) (out [][3]string) {
+	s := p.o.Snapshot()
+	if p.o.Peers == nil || p.o.Purges == nil || p.hosts.named[service] == nil {
+		return nil
+	}
+	x := &exchange{p: p, head: headResult{scheme: scheme, authority: host, path: path, query: query}}
+	x.match.service = p.hosts.named[service]
+	i, ok := p.RouteOf(service, http.MethodGet, path)
+	if !ok {
+		return nil
+	}
+	x.match.plan = x.match.service.plans[i]
+	if c := x.match.route.Cache; c != nil && c.Off {
+		return nil
+	}
+	key := holderKey(service, x.head, x.match.key.Query(query))
+	for _, step := range p.steps(x, key) {
+		out = append(out, [3]string{step.role, s.Regions[step.region].Name, step.nodes[0].Name})
+	}
+	return out
+}
+
 // client is the client of a decision as this node makes it.
 func (x *exchange) client(s *routing.Snapshot) routing.Client {
 	return routing.Client{
@@ -177,7 +201,7 @@ func (x *exchange) client(s *routing.Snapshot) routing.Client {
 // peer is the node of this region that a key belongs to, unless that is this one.
 func (p *Proxy) peer(s *routing.Snapshot, key uint64) (routing.Node, bool) {
 	region := s.Regions[p.self]
-	if !p.o.Config.Cache.RegionPeers || region.Dead || len(region.Nodes) == 0 {
+	if !*p.o.Config.Cache.RegionPeers || region.Dead || len(region.Nodes) == 0 {
 		return routing.Node{}, false
 	}
 	first := p.sharing.order(region.Nodes, key)[0]

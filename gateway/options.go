@@ -146,8 +146,8 @@ func reloadable(now, next *configs.Config) error {
 	changed("mesh.key", len(now.Mesh.Key) == len(next.Mesh.Key) && len(now.Mesh.Key) == 0 || slices.ContainsFunc(now.Mesh.Key, shared))
 	changed("mesh.tls", now.Mesh.TLS == next.Mesh.TLS)
 	a, b := now.Cache, next.Cache
-	b.RegionPeers, b.Shield, b.Isolation = a.RegionPeers, a.Shield, a.Isolation // these are read anew
-	changed("cache (but for region_peers, shield and isolation)", a == b)
+	b.RegionPeers, b.Shield, b.Isolation = a.RegionPeers, a.Shield, a.Isolation // the parts that are read anew
+	changed("cache", a == b)
 	changed("mesh.join", sameStrings(now.Mesh.Join, next.Mesh.Join))
 	changed("tls.min_version", now.TLS.MinVersion == next.TLS.MinVersion)
 	changed("tls.acme", (now.TLS.ACME == nil) == (next.TLS.ACME == nil) && (now.TLS.ACME == nil || *now.TLS.ACME == *next.TLS.ACME))

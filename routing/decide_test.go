@@ -268,15 +268,27 @@ func TestDecideDoesNotAllocate(t *testing.T) {
 
 func BenchmarkDecide(b *testing.B) {
 	for _, n := range []int{3, 12, 30} {
-		s := fleet(n, true)
+		plain := fleet(n, true)
+		spilling := fleet(n, true)
+		spilling.Regions[0].Draining, spilling.Services[0].Places[1].Spill = 0.5, 0.5
+		spilling = NewSnapshot(*spilling)
+		rtts := make([]RTT, n)
+		for i := range n / 2 {
+			rtts[i] = RTT{Micros: uint32(20000 + 7919*i%150000), Source: Measured}
+		}
 		buf, addrs := make([]Choice, 0, n), make([]netip.Addr, 0, 2)
-		b.Run(fmt.Sprintf("regions=%d", n), func(b *testing.B) {
-			b.ReportAllocs()
-			for i := range b.N {
-				d := s.Decide(buf, 0, Client{Point: Point{float64(i%90) - 45, float64(i % 180), true}, Key: uint64(i)})
-				addrs = s.Addresses(addrs[:0], d, uint64(i), false, 2)
-			}
-		})
+		run := func(name string, s *Snapshot, measured []RTT) {
+			b.Run(fmt.Sprintf("regions=%d%s", n, name), func(b *testing.B) {
+				b.ReportAllocs()
+				for i := range b.N {
+					d := s.Decide(buf, 0, Client{Point: Point{float64(i%90) - 45, float64(i % 180), true}, Key: uint64(i), RTT: measured})
+					addrs = s.Addresses(addrs[:0], d, uint64(i), false, 2)
+				}
+			})
+		}
+		run("", plain, nil)
+		run("/measured", plain, rtts)
+		run("/spilling", spilling, nil)
 	}
 }
 

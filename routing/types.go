@@ -82,9 +82,10 @@ type Snapshot struct {
 	// was measured.
 	PeerRTT [][]uint32
 
-	vectors []vector // of each region's location
-	hashes  []uint64 // of each region's name
-	ready   []ready  // by service
+	vectors []vector  // of each region's location
+	around  [][]uint8 // for each region all of them, the nearest first; nil in fleets of more than stackRegions
+	hashes  []uint64  // of each region's name
+	ready   []ready   // by service
 }
 
 // Client is whom a decision is for.
@@ -165,13 +166,13 @@ type Choice struct {
 	State  State
 	Reason Reason
 	Source Source
+	known  bool // both places are known: with the flags side by side a choice is half a cache line
 	Weight uint16
 
 	tier   tier
 	order  uint8   // under policy Priority
 	cost   uint32  // the distance in microseconds of round trip, measured or estimated; unknownCost without one
 	cosine float64 // of the angle between client and region, where located
-	known  bool    // both places are known
 }
 
 // Decision is the answer for one client and service. Choices[:Usable] are the candidates, best first; the rest were

@@ -70,6 +70,7 @@ type Node struct {
 	changed    chan struct{}
 	requests   rate
 	spills     spills
+	strains    strains
 	rtts       atomic.Pointer[rttTable] // nil while nothing is measured
 	purges     *purgeLog
 

@@ -238,7 +238,7 @@ func (n *Node) member(m mesh.Member, now time.Time) member {
 
 // ownReport is how this node sees its region's pools.
 func (n *Node) ownReport() report {
-	r := report{Pools: map[string]string{}, Origins: map[string]map[string]string{}, Load: n.loadReport(), Spill: n.spills.published()}
+	r := report{Pools: map[string]string{}, Origins: map[string]map[string]string{}, Load: n.loadReport(), Spill: n.spills.published(), Strain: n.strains.told()}
 	origins := 0
 	for name, p := range n.generation.Load().pools {
 		status := p.Status()
@@ -372,8 +372,9 @@ func (n *Node) serveClient(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	n.requests.count.Add(1)
-	n.generation.Load().proxy.Serve(w, r, connOf(r))
+	conn := connOf(r)
+	conn.Sample = n.sampled(n.requests.count.Add(1))
+	n.generation.Load().proxy.Serve(w, r, conn)
 }
 
 func connOf(r *http.Request) proxy.Conn {

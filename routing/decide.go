@@ -32,7 +32,7 @@ func (s *Snapshot) Decide(dst []Choice, svc int, c Client) Decision {
 	t := ready.tally
 	rule := service.rule(c.Country)
 	if ready.shares || rule != nil {
-		t = s.personal(dst, service, rule, c.Key)
+		t = s.personal(dst, service, rule, &c)
 	}
 	if c.RTT == nil && c.Point.Located {
 		s.distances(dst, c.Point.vector())
@@ -107,14 +107,15 @@ func (s *Snapshot) classify(ch *Choice, service *Service) {
 }
 
 // personal changes the choices as drains, spills and residency want it for this client, and counts anew.
-func (s *Snapshot) personal(cs []Choice, service *Service, rule *Rule, key uint64) (t tally) {
+func (s *Snapshot) personal(cs []Choice, service *Service, rule *Rule, c *Client) (t tally) {
+	key := c.Key
 	for i := range cs {
 		ch, p := &cs[i], &service.Places[i]
 		switch {
 		case ch.tier > lastUsable:
 		case inShare(s.Regions[i].Draining, key, s.hashes[i], saltDrain), inShare(p.Drained, key, s.hashes[i], saltDrain):
 			ch.State, ch.Reason, ch.tier = Draining, DrainedRegion, tierDrained
-		case ch.tier == tierUp && inShare(p.Spill, key, s.hashes[i], saltSpill):
+		case ch.tier == tierUp && s.sentOn(p, i, c):
 			ch.Reason, ch.tier = Full, tierFull
 		}
 		if rule != nil && !rule.Allowed[i] {

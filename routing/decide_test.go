@@ -37,7 +37,7 @@ func naive(s *Snapshot, svc int, c Client) []int {
 			zero = append(zero, i)
 		case p.Pool == Unknown:
 			unknown = append(unknown, i)
-		case share(p.Spill, saltSpill):
+		case naiveSpilled(s, p, i, c):
 			full = append(full, i)
 		default:
 			up = append(up, i)
@@ -70,6 +70,23 @@ func naive(s *Snapshot, svc int, c Client) []int {
 		up = append(up, down...)
 	}
 	return slices.Concat(sorted(up), sorted(full), sorted(unknown), sorted(zero), sorted(elsewhere))
+}
+
+// naiveSpilled: the farthest first where the client's own distance is known, else by hash.
+func naiveSpilled(s *Snapshot, p Place, i int, c Client) bool {
+	u := float64(mix(c.Key^hashString(s.Regions[i].Name)^saltSpill)>>11) / (1 << 53)
+	r := s.Regions[i].Location
+	cost := 0.0
+	switch {
+	case c.RTT != nil && c.RTT[i].Micros > 0:
+		cost = float64(c.RTT[i].Micros)
+	case c.Point.Located && r.Located:
+		cost = float64(geographicCost(c.Point.vector().dot(r.vector())))
+	}
+	if p.Spill > 0 && p.SpillBeyond > 0 && cost > 0 {
+		return cost*(0.75+u/2) > float64(p.SpillBeyond)
+	}
+	return u < p.Spill
 }
 
 // naiveCost is the distance by the best source: measured, else by place, else between regions.
@@ -107,6 +124,7 @@ func drawSnapshot(t *rapid.T) *Snapshot {
 			Pool:    rapid.SampledFrom([]State{Up, Up, Unknown, Down}).Draw(t, "state"),
 			Weight:  uint16(rapid.IntRange(0, 3).Draw(t, "weight")),
 			Order:   uint8(rapid.IntRange(0, 2).Draw(t, "order")), Spill: share.Draw(t, "spill"), Drained: share.Draw(t, "away"),
+			SpillBeyond: rapid.SampledFrom([]uint32{0, 20000, 60000, 150000}).Draw(t, "beyond"),
 		})
 	}
 	if rapid.Bool().Draw(t, "peers") {

@@ -68,6 +68,17 @@ type Place struct {
 	Order   uint8   // under policy Priority: the lowest first; regions that are not listed share the highest
 	Drained float64 // share of the clients that a drain of the service in this region has moved away so far
 	Spill   float64 // share of the clients that would come here and are sent on, since the region is full; below 1
+	// SpillBeyond is the distance of the nearest of those clients, in microseconds of round trip: the farthest are sent on
+	// first. 0: distances are not known, and the share is drawn by a hash.
+	SpillBeyond uint32
+	Strain      Strain
+}
+
+// Strain is how a service's origins in a region bear their load, for people; the decision goes by Spill.
+type Strain struct {
+	Waiting float64 // requests that wait for an origin's answer now
+	Stretch float64 // the latency of the origins, as a multiple of its baseline; 0: not known
+	Fit     float64 // the share of the capacity that the region was found to be able to take; 0: all of it
 }
 
 // Snapshot is the fleet at one moment, made by NewSnapshot. It is immutable once published; publishing swaps a pointer.

@@ -99,7 +99,7 @@ type Zone struct {
 
 // DNSSEC configures online signing of a zone.
 type DNSSEC struct {
-	Keys string `yaml:"keys" doc:"Folder with the zone's ECDSA P-256 keys as dnssec-keygen writes them (K<zone>.+013+<tag>.key and .private); the times in .private files (Publish, Activate, Inactive, Delete) lead a rollover." path:"true" required:"true"`
+	Keys string `yaml:"keys" doc:"Folder with the zone's ECDSA P-256 keys as dnssec-keygen writes them (K<zone>.+013+<tag>.key and .private); the times in .private files (Publish, Activate, SyncPublish, SyncDelete, Inactive, Delete) lead a rollover." path:"true" required:"true"`
 }
 
 // Health tells when a region counts as down.

@@ -38,7 +38,8 @@
 //	RFC 7344         CDS and CDNSKEY of the keys that sign
 //	RFC 7873, 9018   cookies: who shows one is spared the response rate
 //	RFC 5001         NSID: the node's name
-//	RFC 5936         AXFR of the fixed records to listed secondaries, without steered names and signatures
+//	RFC 5936         AXFR of the fixed records to listed secondaries, without steered names and signatures; IXFR gets
+//	                 the same (RFC 1995 §4)
 //	RFC 9460         HTTPS records
 //
 // There is no NOTIFY and no UPDATE: the zones come from the config and every node has them.

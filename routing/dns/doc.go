@@ -22,6 +22,8 @@
 //
 // Names outside every zone are REFUSED. Zones may nest; the longest one that contains a name answers.
 //
+// The TTL of a steered answer lies between the zone's two: short while something is changing, longer when calm; see TTL.
+//
 // # What it takes part in
 //
 //	RFC 1034, 1035   A, AAAA, NS, SOA; compression; TCP

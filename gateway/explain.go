@@ -8,6 +8,7 @@ import (
 	"landfall/gateway/admin"
 	"landfall/gateway/proxy"
 	"landfall/routing"
+	"landfall/routing/dns"
 )
 
 // Explain implements admin.Services: the same decision that DNS answers by, with its reasons.
@@ -83,7 +84,8 @@ func (b backend) explainDNS(e *admin.Explanation, host string, client netip.Addr
 	}
 	if z, ok := c.DNS.Zones[longest]; ok {
 		ans := steer(b).Resolve(host, client, client.IsValid() && client.Unmap().Is6() && b.hasV6(), c.DNS.Answers)
-		e.Answer = &admin.DNSAnswer{TTL: int(z.TTL.D().Seconds()), Scope: int(ans.Scope)}
+		ttl := dns.TTL(z.MinTTL.D(), z.TTL.D(), ans.Calm)
+		e.Answer = &admin.DNSAnswer{TTL: int(ttl.Seconds()), TTLText: b.n.calmOf(e.Service).text(z), Scope: int(ans.Scope)}
 		for _, a := range ans.Addrs {
 			e.Answer.Addresses = append(e.Answer.Addresses, a.String())
 		}

@@ -211,6 +211,7 @@ func (n *Node) rebuild() {
 	n.judging.forces = forces
 	v.weigh = func(s *routing.Snapshot, facts []regionFacts) { events = n.judging.weigh(v, n.id.region, s, facts) }
 	s, facts := v.snapshot()
+	n.followCalm(old, s, now)
 	n.snapshot.Store(s)
 	n.picture.Store(&picture{members: v.members, drains: v.drains, facts: facts})
 	n.metrics.node.observe(n.id.region, s, v.drains)

@@ -166,7 +166,7 @@ func printExplanation(w io.Writer, e admin.Explanation) error {
 	}
 	fmt.Fprintln(w)
 	if e.Answer != nil {
-		fmt.Fprintf(w, "DNS answers  %s (TTL %d s, scope /%d)\n", strings.Join(e.Answer.Addresses, ", "), e.Answer.TTL, e.Answer.Scope)
+		fmt.Fprintf(w, "DNS answers  %s (TTL %d s, %s; scope /%d)\n", strings.Join(e.Answer.Addresses, ", "), e.Answer.TTL, e.Answer.TTLText, e.Answer.Scope)
 	}
 	if e.Route != nil {
 		fmt.Fprintf(w, "route        %d: %s, cache %s\n", e.Route.Index, e.Route.Match, e.Route.Cache)

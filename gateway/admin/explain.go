@@ -48,7 +48,8 @@ type ExplainedRegion struct {
 // DNSAnswer is what the fleet's name servers answer.
 type DNSAnswer struct {
 	Addresses List[string] `json:"addresses" doc:"Addresses, in the order of the answer."`
-	TTL       int          `json:"ttl_s" doc:"Time to live, in seconds."`
+	TTL       int          `json:"ttl_s" doc:"Time to live, in seconds: short while something is changing, longer when calm."`
+	TTLText   string       `json:"ttl_text" doc:"Why it is that long: for how long all has been calm, or what changed last and when."`
 	Scope     int          `json:"scope" doc:"Scope prefix length told to resolvers that send the client's subnet (RFC 7871)."`
 }
 

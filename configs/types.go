@@ -298,10 +298,10 @@ type Route struct {
 	Hedge     *Hedge        `yaml:"hedge" doc:"A second attempt on another origin when the first is slow; whichever answers first is used. Absent: none."`
 }
 
-// Mirror tells which requests are copied. Those with a body are not.
+// Mirror tells which requests are copied. Those with a body of more than 64 KiB are not.
 type Mirror struct {
 	To     string  `yaml:"to" doc:"The service that gets the copies." required:"true"`
-	Weight Percent `yaml:"weight" doc:"Share of the route's requests without a body that is copied." default:"1%"`
+	Weight Percent `yaml:"weight" doc:"Share of the route's requests that is copied. One with a body is when it is over, and only if its body had at most 64 KiB." default:"1%"`
 }
 
 // RateLimit is a token bucket for each key (GCRA).

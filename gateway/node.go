@@ -73,6 +73,7 @@ type Node struct {
 	rtts       atomic.Pointer[rttTable] // nil while nothing is measured
 	purges     *purgeLog
 
+	lasting     *proxy.Lasting
 	purgeTrack  *purgeTrack
 	purgeWriter *purgeWriter
 	purgeEvents eventLimit
@@ -138,6 +139,8 @@ func New(o Options) (_ *Node, err error) {
 	n.closers = append(n.closers, n.events.Close)
 	n.purges, n.purgeTrack = newPurgeLog(), newPurgeTrack(n.purgesLost)
 	n.judging = newJudging(verdictPolicy(c))
+	n.lasting = proxy.NewLasting()
+	n.closers = append(n.closers, n.lasting.Close)
 	n.state.Store(mesh.Joining)
 	defer func() {
 		if err != nil {

@@ -13,6 +13,7 @@ import (
 // headResult is one normalised request. Route match and cache key are functions of it, not of the http.Request.
 type headResult struct {
 	method string
+	asks   string // on a CORS preflight: the method that the page wants to use; empty: it is none
 	host   string // lower case, without port
 	// authority is the host with its port, unless that is the scheme's own: what the origin is told and the cache's key has.
 	authority string
@@ -95,6 +96,9 @@ func (p *Proxy) head(r *http.Request, conn Conn) (headResult, *refusal) {
 		}
 	}
 	h.upgrade = upgradeOf(r)
+	if h.method == http.MethodOptions && r.Header.Get("Origin") != "" {
+		h.asks = r.Header.Get("Access-Control-Request-Method")
+	}
 	if place, ok := p.o.Locator.Lookup(h.client); ok {
 		h.country = place.Country
 	}

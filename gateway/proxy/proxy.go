@@ -51,6 +51,7 @@ type Options struct {
 	HasCert    func(host string) bool // a certificate is held: plain HTTP is redirected
 	BadBody    error                  // what a read of a malformed request body fails with
 	HTTPSPort  string                 // of the HTTPS listener that redirects lead to; empty: no redirects
+	Lasting    *Lasting
 	Logger     *slog.Logger
 	Access     *AccessLog
 	Metrics    *Metrics
@@ -64,8 +65,7 @@ type Proxy struct {
 	trusted []netip.Prefix
 	self    int // index of this node's region in every snapshot
 
-	buffers sync.Pool     // *[]byte of copySize
-	copies  chan struct{} // held by each mirrored request under way
+	buffers sync.Pool // *[]byte of copySize
 }
 
 // New builds the chain for one configuration.
@@ -74,7 +74,7 @@ func New(o Options) (*Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Proxy{o: o, hosts: hosts, copies: make(chan struct{}, maxCopies)}
+	p := &Proxy{o: o, hosts: hosts}
 	for _, t := range o.Config.Listen.TrustedProxies {
 		p.trusted = append(p.trusted, t.Prefix)
 	}
@@ -139,6 +139,10 @@ type exchange struct {
 	received int64                 // bytes of the request's body, and of an upgraded connection's client side
 	trail    atomic.Pointer[trail] // a fill may write it after the request has ended
 	refusal  *refusal
+
+	// Of a copy that waits for the request's body.
+	toMirror *upstream.Pool
+	copied   *http.Request
 }
 
 // run leads the request through the phases up to the first "no".

@@ -120,7 +120,7 @@ func (p *Proxy) route(h headResult) (routeResult, *refusal) {
 		if !matchPath(r.Match.Path, h.path) {
 			continue
 		}
-		if len(r.Match.Methods) == 0 || slices.Contains(r.Match.Methods, h.method) || h.method == methodPurge {
+		if takesMethod(r, h) {
 			return routeResult{service: s, plan: s.plans[i]}, nil
 		}
 		for _, m := range r.Match.Methods {
@@ -136,6 +136,13 @@ func (p *Proxy) route(h headResult) (routeResult, *refusal) {
 		return routeResult{service: s}, no
 	}
 	return routeResult{service: s}, refused(noRoute, "no route matches this path")
+}
+
+// takesMethod tells whether a route takes the request's method. A preflight is about another one (Fetch standard, section
+// 3.2.2), and belongs to the route that this will take.
+func takesMethod(r *configs.Route, h headResult) bool {
+	return len(r.Match.Methods) == 0 || slices.Contains(r.Match.Methods, h.method) || h.method == methodPurge ||
+		r.CORS != nil && h.asks != "" && slices.Contains(r.Match.Methods, h.asks)
 }
 
 // matchPath matches an exact path, or a prefix that ends in /*: /api/* matches /api/ and all below it, but not /api.

@@ -27,7 +27,10 @@ func (x *exchange) serveCached() *refusal {
 		in.Header.Set("Accept-Encoding", coding)
 	}
 	body := watchBody(in)
-	defer func() { x.received += body.finish(x.hangUp) }()
+	defer func() {
+		x.received += body.finish(x.hangUp)
+		x.mirrorBody(body)
+	}()
 	hints := x.w.hints()
 	defer hints.stop()
 	fetch := func(ctx context.Context, r *http.Request) (*http.Response, error) {

@@ -115,6 +115,7 @@ var absentMeans = map[string]string{
 	"MeshTLS.CA": "no peers", "MeshTLS.Cert": "no peers", "MeshTLS.Key": "no peers",
 	"DNS.GeoIP": "no geography", "ACME.Email": "no contact", "ACME.CA": "the system's CAs",
 	"Limits.ConnectionRate": "unlimited", "Shutdown.DNSWait": "the longest TTL, by fillFleet",
+	"Canary.Header": "none", "Canary.Cookie": "none", "Match.Flag": "none",
 	"Service.Debug": "off", "Route.To": "the service itself", "KeyQuery.Sort": "off", "Check.Header": "any", "Check.Body": "any", "Check.Service": "the server as a whole", "CORS.Credentials": "off", "Respond.Body": "empty", "Rewrite.StripPrefix": "nothing",
 	"Rewrite.AddPrefix": "nothing", "Rewrite.Host": "the client's", "OriginTLS.ServerName": "the host of the URL",
 	"OriginTLS.CA": "the system's CAs", "OriginTLS.Cert": "none is shown", "OriginTLS.Key": "none is shown", "Check.Host": "the origin's own", "Admin.PProf": "off",

@@ -195,6 +195,7 @@ func (n *Node) reload() error {
 	}
 	commit()
 	n.generation.Store(g)
+	g.proxy.InForce()
 	n.membersChanged()
 	n.applyConfig(c)
 	old.release(g)

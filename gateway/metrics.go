@@ -56,6 +56,9 @@ type nodeMetrics struct {
 	purged, purgeGaps prometheus.Counter
 	cutOff            prometheus.Gauge
 
+	flags, canaries *prometheus.GaugeVec
+	rollbacks       *prometheus.CounterVec
+
 	load     *prometheus.GaugeVec
 	spilling *prometheus.GaugeVec
 	spilled  *prometheus.CounterVec
@@ -93,6 +96,13 @@ func newNodeMetrics(reg prometheus.Registerer) *nodeMetrics {
 		Help: "Share of a service's clients that this node's region sends on, since it is full."}, []string{"service", "region"})
 	m.spilled = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "landfall_spill_total",
 		Help: "DNS answers that led past a full region, by the region that was nearest and the one that was answered."}, []string{"from", "to"})
+	m.flags = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "landfall_flag_weight_ratio",
+		Help: "Share of the clients that a flag is on for."}, []string{"flag"})
+	m.canaries = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "landfall_canary_weight_ratio",
+		Help: "Share of a service's clients that its canary serves; 0 when it was taken back."}, []string{"service", "to"})
+	m.rollbacks = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "landfall_canary_rollbacks_total",
+		Help: "Canaries that were taken back since they were worse than the stable side, by whichever node."}, []string{"service", "to"})
+	reg.MustRegister(m.flags, m.canaries, m.rollbacks)
 	reg.MustRegister(m.healthy, m.drained, m.hash, m.purges, m.load, m.spilling, m.spilled, m.clientRTT, m.rttRows)
 	return m
 }

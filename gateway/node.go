@@ -74,6 +74,8 @@ type Node struct {
 	purges     *purgeLog
 
 	lasting     *proxy.Lasting
+	controlling sync.Mutex // one change of what operators turned at a time
+	turned      controls   // under controlling
 	purgeTrack  *purgeTrack
 	purgeWriter *purgeWriter
 	purgeEvents eventLimit

@@ -3,6 +3,9 @@ package proxy
 import (
 	"context"
 	"sync"
+	"sync/atomic"
+
+	"landfall/gateway/canary"
 )
 
 // Lasting is what requests leave behind that a reload must not forget, and the goroutines that they start: it lives as
@@ -12,11 +15,17 @@ type Lasting struct {
 	cancel  context.CancelFunc
 	running sync.WaitGroup
 	copies  chan struct{} // held by each mirrored request under way
+
+	controls atomic.Pointer[Controls]
+
+	mu     sync.Mutex
+	trials map[trialKey]*canary.Trial
 }
 
 // NewLasting makes what the Proxies of a node share. Close ends it.
 func NewLasting() *Lasting {
-	l := &Lasting{copies: make(chan struct{}, maxCopies)}
+	l := &Lasting{copies: make(chan struct{}, maxCopies), trials: map[trialKey]*canary.Trial{}}
+	l.controls.Store(new(Controls))
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	return l
 }

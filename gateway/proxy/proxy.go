@@ -12,6 +12,7 @@ import (
 
 	"landfall/cache"
 	"landfall/configs"
+	"landfall/gateway/canary"
 	"landfall/gateway/compress"
 	"landfall/gateway/upstream"
 	"landfall/routing"
@@ -70,7 +71,7 @@ type Proxy struct {
 
 // New builds the chain for one configuration.
 func New(o Options) (*Proxy, error) {
-	hosts, err := newHostTable(o.Config)
+	hosts, err := newHostTable(o.Config, o.Lasting, o.Metrics)
 	if err != nil {
 		return nil, err
 	}
@@ -134,6 +135,13 @@ type exchange struct {
 	// Set by route.
 	match routeResult
 
+	// Set by route too: whose pools serve the request, when it is not as the route says, and what of this the cache must
+	// tell apart.
+	to      string
+	side    canary.Side
+	setSide string // the cookie to be given
+	variant string
+
 	// Set by cache, region and pool, for the account.
 	outcome  cache.Outcome
 	received int64                 // bytes of the request's body, and of an upgraded connection's client side
@@ -151,9 +159,11 @@ func (x *exchange) run() *refusal {
 	if x.head, no = x.p.head(x.in, x.conn); no != nil {
 		return no
 	}
-	if x.match, no = x.p.route(x.head); no != nil {
+	if x.match, no = x.p.route(x.head, x.flagOn); no != nil {
 		return no
 	}
+	x.variant = x.match.variant
+	x.chooseSide()
 	x.debugHeaders()
 	if x.redirected() {
 		return nil

@@ -91,6 +91,7 @@ func (x *exchange) shapeResponse(h http.Header) {
 	if r == nil || x.head.hop > 0 {
 		return
 	}
+	x.giveSide(h)
 	if c := r.CORS; c != nil {
 		for _, name := range []string{"Access-Control-Allow-Origin", "Access-Control-Allow-Credentials", "Access-Control-Expose-Headers"} {
 			h.Del(name)

@@ -118,7 +118,7 @@ func (n *Node) tellCanaries(old, now []canaryOrder) {
 		switch {
 		case o.By == rollbackBy:
 			n.event("canary.rolled_back", name, "by "+o.Node+why)
-			n.metrics.node.rollbacks.WithLabelValues(o.Service, o.To).Inc()
+			n.metrics.controls.rollbacks.WithLabelValues(o.Service, o.To).Inc()
 		case o.Stopped:
 			n.event("canary.stopped", name, "by "+o.By+why)
 		default:
@@ -152,10 +152,10 @@ func (n *Node) judgeCanaries(ctx context.Context) error {
 			}
 		}
 		for flag := range c.config.Flags {
-			n.metrics.node.flags.WithLabelValues(flag).Set(n.lasting.FlagWeight(c.config, flag))
+			n.metrics.controls.flags.WithLabelValues(flag).Set(n.lasting.FlagWeight(c.config, flag))
 		}
 		for _, shown := range c.proxy.Canaries() {
-			n.metrics.node.canaries.WithLabelValues(shown.Service, shown.To).Set(shown.Weight)
+			n.metrics.controls.canaries.WithLabelValues(shown.Service, shown.To).Set(shown.Weight)
 			if reason := shown.Look(n.o.Now(), judges); reason != "" {
 				n.rollBack(ctx, shown, reason)
 			}

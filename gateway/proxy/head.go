@@ -13,6 +13,7 @@ import (
 // headResult is one normalised request. Route match and cache key are functions of it, not of the http.Request.
 type headResult struct {
 	method string
+	asks   string // on a CORS preflight: the method that the page wants to use; empty: it is none
 	host   string // lower case, without port
 	// authority is the host with its port, unless that is the scheme's own: what the origin is told and the cache's key has.
 	authority string
@@ -28,6 +29,7 @@ type headResult struct {
 	hop     int        // nodes of this fleet that forwarded it before: 0 from a client
 	service string     // on a forwarded request: the service that the first node matched
 	role    string     // on one that another node's cache sends: what this node is to it
+	to      string     // on a forwarded request: the service whose pools are to serve it; empty: as the route says
 }
 
 func (h headResult) uri() string {
@@ -52,6 +54,7 @@ const (
 	headerPrefix  = "Landfall-"
 	headerHop     = "Landfall-Hop"
 	headerService = "Landfall-Service"
+	headerTo      = "Landfall-To"
 	headerClient  = "Landfall-Client"
 	headerScheme  = "Landfall-Scheme"
 	headerUpgrade = "Landfall-Upgrade"
@@ -97,6 +100,9 @@ func (p *Proxy) head(r *http.Request, conn Conn) (headResult, *refusal) {
 		}
 	}
 	h.upgrade = upgradeOf(r)
+	if h.method == http.MethodOptions && r.Header.Get("Origin") != "" {
+		h.asks = r.Header.Get("Access-Control-Request-Method")
+	}
 	if place, ok := p.o.Locator.Lookup(h.client); ok {
 		h.country = place.Country
 	}
@@ -118,8 +124,8 @@ func (p *Proxy) peerHead(h headResult, r *http.Request) (headResult, *refusal) {
 	if err != nil {
 		return h, refused(malformed, headerClient+" is not an address")
 	}
-	h.hop, h.client, h.service = hop, client, r.Header.Get(headerService)
 	h.country = r.Header.Get("X-Client-Country") // the first node's word
+	h.hop, h.client, h.service, h.to = hop, client, r.Header.Get(headerService), r.Header.Get(headerTo)
 	h.upgrade = r.Header.Get(headerUpgrade)
 	switch role := r.Header.Get(headerRole); {
 	case role == roleForget:

@@ -35,6 +35,7 @@ const (
 	rateLimited      reason = "rate_limited"
 	unauthorised     reason = "unauthorised"
 	behind           reason = "behind"
+	overloaded       reason = "overloaded"
 )
 
 // refusal is a "no" of a phase.
@@ -83,6 +84,7 @@ var answers = map[reason]answer{
 	rateLimited:  {http.StatusTooManyRequests, "http_request_denied"},
 	unauthorised: {http.StatusUnauthorized, "http_request_denied"},
 	behind:       {http.StatusServiceUnavailable, "destination_unavailable"}, // only nodes see it
+	overloaded:   {http.StatusServiceUnavailable, "connection_limit_reached"},
 
 	// The causes of gateway/upstream.
 	"all_ejected":  {http.StatusServiceUnavailable, "destination_unavailable"},

@@ -74,7 +74,7 @@ type step struct {
 // fetchShared fetches for the cache: from the next step that answers, or by the region and pool phases.
 func (x *exchange) fetchShared(from *http.Request, coding string, body *bodyWatch) (*http.Response, trail, error) {
 	asking := cache.AskingOf(from.Context())
-	if asking == nil || !asking.Shareable || x.head.hop >= maxHops || x.p.o.Peers == nil || x.p.o.Purges == nil {
+	if asking == nil || !asking.Shareable || x.head.hop >= maxHops || x.p.o.Peers == nil || x.p.o.Purges == nil || x.divided() {
 		return x.fetch(from, coding, body)
 	}
 	known, fits := x.p.o.Purges.Known()
@@ -99,6 +99,10 @@ func (x *exchange) fetchShared(from *http.Request, coding string, body *bodyWatc
 	}
 	return x.fetch(from, coding, body)
 }
+
+// divided tells whether clients of the request's route get different answers by flag or canary: which of them a node gives
+// is settled where the client is.
+func (x *exchange) divided() bool { return x.variant != "" || x.match.canary != nil }
 
 // askHolder asks another node's cache.
 func (x *exchange) askHolder(from *http.Request, coding string, body *bodyWatch, s step, node routing.Node, known string) (*http.Response, trail, bool) {
@@ -181,7 +185,7 @@ func (p *Proxy) Holders(service, scheme, host, path, query string) (out [][3]str
 		return nil
 	}
 	x.match.plan = x.match.service.plans[i]
-	if c := x.match.route.Cache; c != nil && c.Off {
+	if c := x.match.route.Cache; c != nil && c.Off || x.match.canary != nil || x.match.variant != "" {
 		return nil
 	}
 	key := holderKey(service, x.head, x.match.key.Query(query))
@@ -334,8 +338,11 @@ func (h *heat) hot(key uint64, now time.Time) bool {
 }
 
 // reached is the first thing that a node does with another cache's request: it has applied the purges that the sender
-// knows of, or it leaves the answer to others.
+// knows of, or it leaves the answer to others. So it does where its config divides clients that the sender's does not.
 func (x *exchange) reached() *refusal {
+	if x.divided() {
+		return &refusal{reason: behind, text: "this node has another configuration", noPool: true}
+	}
 	if known := x.in.Header.Get(headerPurged); x.p.o.Purges == nil || !x.p.o.Purges.Reached(x.in.Context(), known) {
 		return &refusal{reason: behind, text: "this node has not heard of all purges yet", noPool: true}
 	}

@@ -37,6 +37,8 @@ type Verdict struct {
 	At       time.Time // when the evidence was last looked at
 	Forced   bool
 	Kept     bool // the observer distrusts itself, or the subject's return is being waited out
+	// Returned is when it came up again after it was down, by what was seen; zero while it is not up, and where it never fell.
+	Returned time.Time
 }
 
 // Change is a verdict that became another.
@@ -142,14 +144,14 @@ func (j *Judge) think(now time.Time, c *docket, seen routing.State) {
 		if c.calm != routing.Unknown { // the first finding is no fall
 			c.falls = append(recent(c.falls, now), now)
 		}
-		c.calm = routing.Down
+		c.calm, c.Returned = routing.Down, time.Time{}
 	case seen == routing.Up && c.calm == routing.Down:
 		if c.well.IsZero() {
 			c.well = now
 		}
 		hold := j.hold(now, c)
 		if now.Sub(c.well) >= hold {
-			c.calm = routing.Up
+			c.calm, c.Returned = routing.Up, now
 			return
 		}
 		c.Kept = true

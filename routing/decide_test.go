@@ -37,7 +37,7 @@ func naive(s *Snapshot, svc int, c Client) []int {
 			zero = append(zero, i)
 		case p.Pool == Unknown:
 			unknown = append(unknown, i)
-		case share(p.Spill, saltSpill):
+		case share(p.Return, saltReturn), share(p.Spill, saltSpill):
 			full = append(full, i)
 		default:
 			up = append(up, i)
@@ -107,6 +107,7 @@ func drawSnapshot(t *rapid.T) *Snapshot {
 			Pool:    rapid.SampledFrom([]State{Up, Up, Unknown, Down}).Draw(t, "state"),
 			Weight:  uint16(rapid.IntRange(0, 3).Draw(t, "weight")),
 			Order:   uint8(rapid.IntRange(0, 2).Draw(t, "order")), Spill: share.Draw(t, "spill"), Drained: share.Draw(t, "away"),
+			Return: share.Draw(t, "return"), Shut: rapid.Bool().Draw(t, "shut"),
 		})
 	}
 	if rapid.Bool().Draw(t, "peers") {

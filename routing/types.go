@@ -68,6 +68,11 @@ type Place struct {
 	Order   uint8   // under policy Priority: the lowest first; regions that are not listed share the highest
 	Drained float64 // share of the clients that a drain of the service in this region has moved away so far
 	Spill   float64 // share of the clients that would come here and are sent on, since the region is full; below 1
+	// Shut tells that Pool is Down because the region's front door does not answer for the service, as a quorum of other
+	// regions finds.
+	Shut bool
+	// Return is the share of the clients that are not let in yet, since the service is coming back here; below 1.
+	Return float64
 }
 
 // Snapshot is the fleet at one moment, made by NewSnapshot. It is immutable once published; publishing swaps a pointer.
@@ -145,6 +150,8 @@ const (
 	ResidencyForbids               // residency keeps this client's data out of it
 	LaterInOrder                   // a candidate, but the configured order has another first
 	Explored                       // a client in the share that is sent to the runner-up to learn its distance
+	DoorDown                       // other regions find that its front door does not answer for the service
+	Returning                      // it is coming back, and this client is in the share that is not let in yet
 )
 
 // Mode tells whether the decision was an ordinary one.

@@ -159,6 +159,12 @@ func printExplanation(w io.Writer, e admin.Explanation) error {
 		if r.Spill > 0 {
 			why += fmt.Sprintf(" (it sends %.1f%% of its clients on)", r.Spill*100)
 		}
+		if r.Returning > 0 {
+			why += fmt.Sprintf(" (it is coming back; %.0f%% of its clients wait)", r.Returning*100)
+		}
+		if r.State == "down" && r.Evidence != "" {
+			why += ": " + r.Evidence
+		}
 		rows = append(rows, []string{mark, r.Region, r.State, dist, load, fmt.Sprint(r.Weight), why})
 	}
 	if err := table(w, rows...); err != nil {

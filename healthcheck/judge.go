@@ -86,6 +86,7 @@ type docket struct {
 	calm  routing.State // without force
 	well  time.Time     // since when it has looked well; zero: it doesn't
 	falls []time.Time   // the latest, oldest first
+	fell  bool          // it is down after it was seen otherwise
 }
 
 // NewJudge makes a judge that has seen nothing.
@@ -142,7 +143,7 @@ func (j *Judge) think(now time.Time, c *docket, seen routing.State) {
 	switch {
 	case seen == routing.Down && c.calm != routing.Down:
 		if c.calm != routing.Unknown { // the first finding is no fall
-			c.falls = append(recent(c.falls, now), now)
+			c.falls, c.fell = append(recent(c.falls, now), now), true
 		}
 		c.calm, c.Returned = routing.Down, time.Time{}
 	case seen == routing.Up && c.calm == routing.Down:
@@ -151,7 +152,9 @@ func (j *Judge) think(now time.Time, c *docket, seen routing.State) {
 		}
 		hold := j.hold(now, c)
 		if now.Sub(c.well) >= hold {
-			c.calm, c.Returned = routing.Up, now
+			if c.calm = routing.Up; c.fell {
+				c.Returned, c.fell = now, false
+			}
 			return
 		}
 		c.Kept = true

@@ -69,10 +69,6 @@ func (k Key) clone() Key {
 	}
 }
 
-func (k Key) bytes() int64 {
-	return int64(len(k.Service) + len(k.Scheme) + len(k.Host) + len(k.Port) + len(k.Path) + len(k.Query) + len(k.Extra))
-}
-
 // hash spreads URLs over shards. Only the spread rests on it: equality is the key's own.
 func (u urlKey) hash(seed maphash.Seed) uint64 {
 	h := maphash.String(seed, u.path)

@@ -87,7 +87,8 @@ type DNSRTT struct {
 
 // Zone is one zone. Names in it are answered for every service host that lies in it, and for its nameservers.
 type Zone struct {
-	TTL         Duration `yaml:"ttl" doc:"TTL of address answers." default:"20s" min:"1s" max:"24h"`
+	TTL         Duration `yaml:"ttl" doc:"TTL of address answers, at most: what they have while the fleet is calm." default:"20s" min:"1s" max:"24h"`
+	MinTTL      Duration `yaml:"min_ttl" doc:"TTL of a service's addresses while something is changing for it: a region down or back, a drain under way, load that spills. It doubles up to ttl as things stay calm. Absent: a quarter of ttl, at least 1s." min:"1s" max:"24h"`
 	NegativeTTL Duration `yaml:"negative_ttl" doc:"How long resolvers may keep a negative answer (SOA minimum, RFC 2308)." default:"20s" min:"1s" max:"24h"`
 	Nameservers []string `yaml:"nameservers" doc:"Names of the zone's name servers, relative to the zone or absolute with a final dot. Those in the zone get glue, spread over the regions." default:"[ns1, ns2]"`
 	Contact     string   `yaml:"contact" doc:"Mail address for the SOA record." default:"hostmaster"`
@@ -99,7 +100,7 @@ type Zone struct {
 
 // DNSSEC configures online signing of a zone.
 type DNSSEC struct {
-	Keys string `yaml:"keys" doc:"Folder with the zone's ECDSA P-256 keys as dnssec-keygen writes them (K<zone>.+013+<tag>.key and .private); the times in .private files (Publish, Activate, Inactive, Delete) lead a rollover." path:"true" required:"true"`
+	Keys string `yaml:"keys" doc:"Folder with the zone's ECDSA P-256 keys as dnssec-keygen writes them (K<zone>.+013+<tag>.key and .private); the times in .private files (Publish, Activate, SyncPublish, SyncDelete, Inactive, Delete) lead a rollover." path:"true" required:"true"`
 }
 
 // Health tells when a region counts as down.
@@ -193,9 +194,12 @@ type Service struct {
 
 // Steering configures the choice of a region.
 type Steering struct {
-	Policy  string         `yaml:"policy" doc:"nearest: by distance; weighted: by weight alone, the same client always to the same region; priority: by order." default:"nearest" enum:"nearest,weighted,priority"`
-	Order   []string       `yaml:"order" doc:"Regions in order, for policy priority; those not listed come last, the nearest first."`
-	SpillAt Percent        `yaml:"spill_at" doc:"Share of a region's capacity past which the excess goes on to the next nearest region with room, until the load is back 10 points below." default:"80%"`
+	Policy  string   `yaml:"policy" doc:"nearest: by distance; weighted: by weight alone, the same client always to the same region; priority: by order." default:"nearest" enum:"nearest,weighted,priority"`
+	Order   []string `yaml:"order" doc:"Regions in order, for policy priority; those not listed come last, the nearest first."`
+	SpillAt Percent  `yaml:"spill_at" doc:"Share of a region's capacity past which the excess goes on to the next nearest region with room, until the load is back 10 points below. Farthest clients first." default:"80%"`
+
+	SpillByLatency bool `yaml:"spill_by_latency" doc:"Take a region's capacity for smaller, down to 30%, when its origins' latency is twice its own baseline before spill_at is reached; for as long as the rush lasts." default:"true"`
+
 	Weights map[string]int `yaml:"weights" doc:"Weight by region (default 1): share of the clients among regions that are equally far. 0: only when no other region is left." min:"0" max:"1000"`
 }
 

@@ -9,6 +9,7 @@ import (
 	"landfall/gateway/proxy"
 	"landfall/healthcheck"
 	"landfall/routing"
+	"landfall/routing/dns"
 )
 
 // Explain implements admin.Services: the same decision that DNS answers by, with its reasons.
@@ -67,8 +68,10 @@ func explainChoice(s *routing.Snapshot, service int, c routing.Choice, rank int,
 		r.RTT = &ms
 	}
 	region, place := s.Regions[c.Region], s.Services[service].Places[c.Region]
+	r.Requests, r.Waiting, r.Fit = region.Load, place.Strain.Waiting, place.Strain.Fit
+	r.Latency, r.SpillBeyond = math.Round(place.Strain.Stretch*100)/100, math.Round(float64(place.SpillBeyond)/100)/10
 	if region.Capacity > 0 {
-		load := math.Round(region.Load/region.Capacity*1000) / 1000
+		load := math.Round(routing.Spill{Fit: place.Strain.Fit}.Ratio(routing.Load{Ratio: region.Load / region.Capacity})*1000) / 1000
 		r.Load = &load
 	}
 	r.Moved, r.Spill = math.Round(max(region.Draining, place.Drained)*1000)/1000, place.Spill
@@ -95,7 +98,8 @@ func (b backend) explainDNS(e *admin.Explanation, host string, client netip.Addr
 	}
 	if z, ok := c.DNS.Zones[longest]; ok {
 		ans := steer(b).Resolve(host, client, client.IsValid() && client.Unmap().Is6() && b.hasV6(), c.DNS.Answers)
-		e.Answer = &admin.DNSAnswer{TTL: int(z.TTL.D().Seconds()), Scope: int(ans.Scope)}
+		ttl := dns.TTL(z.MinTTL.D(), z.TTL.D(), ans.Calm)
+		e.Answer = &admin.DNSAnswer{TTL: int(ttl.Seconds()), TTLText: b.n.calmOf(e.Service).text(z), Scope: int(ans.Scope)}
 		for _, a := range ans.Addrs {
 			e.Answer.Addresses = append(e.Answer.Addresses, a.String())
 		}

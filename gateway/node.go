@@ -65,11 +65,13 @@ type Node struct {
 	generation atomic.Pointer[generation]
 	snapshot   atomic.Pointer[routing.Snapshot]
 	picture    atomic.Pointer[picture]
-	state      atomic.Value // mesh.NodeState
-	zonesAt    atomic.Int64 // Unix seconds at which the DNS zones were loaded: their serial
+	calms      atomic.Pointer[map[string]calm] // by service, of the snapshot
+	state      atomic.Value                    // mesh.NodeState
+	zonesAt    atomic.Int64                    // Unix seconds at which the DNS zones were loaded: their serial
 	changed    chan struct{}
 	requests   rate
 	spills     spills
+	strains    strains
 	rtts       atomic.Pointer[rttTable] // nil while nothing is measured
 	purges     *purgeLog
 

@@ -219,6 +219,7 @@ func (n *Node) rebuild() {
 	n.judging.forces = forces
 	v.weigh = func(s *routing.Snapshot, facts []regionFacts) { events = n.judging.weigh(v, n.id.region, s, facts) }
 	s, facts := v.snapshot()
+	n.followCalm(old, s, now)
 	n.snapshot.Store(s)
 	n.picture.Store(&picture{members: v.members, drains: v.drains, facts: facts})
 	n.metrics.node.observe(n.id.region, s, v.drains)
@@ -246,7 +247,7 @@ func (n *Node) member(m mesh.Member, now time.Time) member {
 
 // ownReport is how this node sees its region's pools.
 func (n *Node) ownReport() report {
-	r := report{Pools: map[string]string{}, Origins: map[string]map[string]string{}, Load: n.loadReport(), Spill: n.spills.published()}
+	r := report{Pools: map[string]string{}, Origins: map[string]map[string]string{}, Load: n.loadReport(), Spill: n.spills.published(), Strain: n.strains.told()}
 	origins := 0
 	for name, p := range n.generation.Load().pools {
 		status := p.Status()
@@ -390,8 +391,9 @@ func (n *Node) serveClient(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	n.requests.count.Add(1)
-	n.generation.Load().proxy.Serve(w, r, connOf(r))
+	conn := connOf(r)
+	conn.Sample = n.sampled(n.requests.count.Add(1))
+	n.generation.Load().proxy.Serve(w, r, conn)
 }
 
 func connOf(r *http.Request) proxy.Conn {

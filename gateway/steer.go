@@ -58,7 +58,7 @@ func (s steer) Resolve(host string, client netip.Addr, v6 bool, count int) dns.A
 	if !ok {
 		return dns.Answer{}
 	}
-	a := dns.Answer{Known: true, Scope: scopeOf(d.snapshot, d.decision, client)}
+	a := dns.Answer{Known: true, Calm: s.n.calmOf(d.service).age, Scope: scopeOf(d.snapshot, d.decision, client)}
 	if d.decision.Usable > 0 {
 		a.Region = d.snapshot.Regions[d.decision.Choices[0].Region].Name
 		if from, ok := d.decision.SpilledFrom(); ok {

@@ -24,6 +24,7 @@ type Conn struct {
 	TLS       bool
 	Peer      string // on the peer listener: the verified name of the node that forwards; empty elsewhere
 	RequestID string // 32 hex digits
+	Sample    bool   // tell Options.Seen of the client
 }
 
 // Locator finds where a client is. A nil *geo.DB is one that finds nothing.
@@ -55,6 +56,9 @@ type Options struct {
 	Access     *AccessLog
 	Metrics    *Metrics
 	Now        func() time.Time
+
+	Waits func(service string) *Waits             // counts what requests wait for this region's origins; optional
+	Seen  func(service string, client netip.Addr) // told of the clients of some requests (Conn.Sample); optional
 }
 
 // Proxy serves requests by one configuration. It is safe for concurrent use.
@@ -79,6 +83,12 @@ func New(o Options) (*Proxy, error) {
 		p.trusted = append(p.trusted, t.Prefix)
 	}
 	p.self = o.Snapshot().Region(o.Region)
+	for name, s := range hosts.named {
+		s.waits = new(Waits)
+		if o.Waits != nil {
+			s.waits = o.Waits(name)
+		}
+	}
 	p.buffers.New = func() any { b := make([]byte, copySize); return &b }
 	return p, nil
 }
@@ -156,6 +166,9 @@ func (x *exchange) run() *refusal {
 	}
 	if no = x.resident(); no != nil {
 		return no
+	}
+	if x.conn.Sample && x.head.hop == 0 && x.p.o.Seen != nil {
+		x.p.o.Seen(x.match.service.name, x.head.client)
 	}
 	switch {
 	case x.head.method == methodPurge:

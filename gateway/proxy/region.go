@@ -95,7 +95,12 @@ func (x *exchange) here(pool *upstream.Pool, from *http.Request, coding string, 
 	x.shapeRequest(out)
 	policy := x.match.policy
 	policy.Key, policy.Client = x.hashKey(out.Header), x.head.client
+	waits, sent := x.match.service.waits, x.p.o.Now()
+	waits.begin()
+	answered := false
+	defer func() { waits.end(x.p.o.Now().Sub(sent), answered) }()
 	resp, at, err := pool.RoundTrip(out, policy)
+	answered = err == nil
 	tr := trail{Region: x.p.o.Region, Origin: at.Origin, Tries: at.Tries}
 	if err != nil {
 		return nil, tr, err

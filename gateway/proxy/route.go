@@ -21,6 +21,7 @@ type service struct {
 	config *configs.Service
 	plans  []plan // of each route
 	door   door
+	waits  *Waits
 }
 
 // plan is what a route means for its requests, worked out once.

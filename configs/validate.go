@@ -43,6 +43,7 @@ func validate(c *Config, r *report) {
 	v.tls()
 	v.admin()
 	v.node()
+	v.flags()
 	v.services()
 }
 

@@ -34,6 +34,7 @@ type metricSets struct {
 	server   *server.Metrics
 	upstream *upstream.Metrics
 	node     *nodeMetrics
+	controls *controlMetrics
 }
 
 func newMetrics(reg prometheus.Registerer) metricSets {
@@ -41,7 +42,7 @@ func newMetrics(reg prometheus.Registerer) metricSets {
 	return metricSets{
 		admin: admin.NewMetrics(reg), cache: cache.NewMetrics(reg), certs: certs.NewMetrics(reg), compress: compress.NewMetrics(reg),
 		dns: dns.NewMetrics(reg), health: healthcheck.NewMetrics(reg), doors: healthcheck.NewDoorMetrics(reg), mesh: mesh.NewMetrics(reg), proxy: proxy.NewMetrics(reg),
-		server: server.NewMetrics(reg), upstream: upstream.NewMetrics(reg), node: newNodeMetrics(reg),
+		server: server.NewMetrics(reg), upstream: upstream.NewMetrics(reg), node: newNodeMetrics(reg), controls: newControlMetrics(reg),
 	}
 }
 

@@ -75,6 +75,9 @@ type Node struct {
 	rtts       atomic.Pointer[rttTable] // nil while nothing is measured
 	purges     *purgeLog
 
+	lasting     *proxy.Lasting
+	controlling sync.Mutex // one change of what operators turned at a time
+	turned      controls   // under controlling
 	purgeTrack  *purgeTrack
 	purgeWriter *purgeWriter
 	purgeEvents eventLimit
@@ -142,6 +145,8 @@ func New(o Options) (_ *Node, err error) {
 	n.closers = append(n.closers, n.events.Close)
 	n.purges, n.purgeTrack = newPurgeLog(), newPurgeTrack(n.purgesLost)
 	n.judging = newJudging(verdictPolicy(c))
+	n.lasting = proxy.NewLasting()
+	n.closers = append(n.closers, n.lasting.Close)
 	n.state.Store(mesh.Joining)
 	defer func() {
 		if err != nil {

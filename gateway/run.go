@@ -31,6 +31,7 @@ func (n *Node) Run(ctx context.Context, stop <-chan struct{}) error {
 	g.Go(func() error { return n.checker.Run(ctx) })
 	g.Go(func() error { return n.watch(ctx) })
 	g.Go(func() error { return n.serveAdmin(ctx) })
+	g.Go(func() error { return n.judgeCanaries(ctx) })
 	if n.mesh != nil {
 		g.Go(func() error { return n.shareRTT(ctx) })
 		g.Go(func() error { return n.mesh.Run(ctx) })
@@ -182,6 +183,7 @@ func (n *Node) watch(ctx context.Context) error {
 		n.followDoors()
 		n.followDrain()
 		n.followOrders()
+		n.followControls()
 		n.followIsolation()
 	}
 }

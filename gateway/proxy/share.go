@@ -220,7 +220,7 @@ func (p *Proxy) shield(s *routing.Snapshot, service string, client routing.Clien
 	if mode == "off" || index < 0 || p.o.Config.Services[service] == nil {
 		return 0, false
 	}
-	var buf [maxRegions]routing.Choice
+	var buf [MaxRegions]routing.Choice
 	d := s.Decide(buf[:0], index, client)
 	usable := slices.DeleteFunc(d.Choices[:d.Usable], func(c routing.Choice) bool {
 		return c.State == routing.Down || s.Regions[c.Region].Dead || len(s.Regions[c.Region].Nodes) == 0

@@ -40,7 +40,8 @@ var updateGoldens = flag.Bool("update-messages", false, "rewrite testdata/messag
 // protocol.
 func TestMessagesStayAsTheyAre(t *testing.T) {
 	var text strings.Builder
-	for _, m := range append(someMessages(), pulse{}) { // which nothing can follow
+	all := append(someMessages(), pulse{}) // which nothing can follow
+	for _, m := range all {
 		fmt.Fprintf(&text, "%s %s\n", m.kind(), hex.EncodeToString(appendMessage(nil, m)))
 	}
 	path := filepath.Join("testdata", "messages.txt")
@@ -66,8 +67,8 @@ func TestMessagesStayAsTheyAre(t *testing.T) {
 			t.Fatal(err)
 		}
 		got, err := decodeMessage(raw)
-		if err != nil || !reflect.DeepEqual(got, someMessages()[i]) {
-			t.Errorf("%s is read as %+v, %v", line[:10], got, err)
+		if err != nil || !reflect.DeepEqual(got, all[i]) {
+			t.Errorf("%.10s is read as %+v, %v", line, got, err)
 		}
 	}
 }

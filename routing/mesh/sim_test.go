@@ -33,9 +33,10 @@ type sim struct {
 	datagram bool               // losses, doubles and reordering reach the core, not only as delay
 	cuts     map[[2]string]bool // from, to: names of nodes or regions; what is cut is lost in that direction
 
-	onResult func(n *simNode, r result)
-	onEvent  func(n *simNode, e event)
-	events   uint64
+	onDeliver func(to int, m message)
+	onResult  func(n *simNode, r result)
+	onEvent   func(n *simNode, e event)
+	events    uint64
 }
 
 // simNode is a process with a disk and a clock.
@@ -276,6 +277,9 @@ func (s *sim) handle(e simEvent) {
 		s.carry(e.node, n.core.tick(now))
 	case simDeliver:
 		if !e.link.down[e.side] {
+			if s.onDeliver != nil {
+				s.onDeliver(e.node, e.msg)
+			}
 			s.carry(e.node, n.core.message(now, e.link.id, e.msg))
 		}
 	case simUp:

@@ -57,7 +57,10 @@ func (n *Node) generate(c *configs.Config, old *generation) (_ *generation, err 
 			Algorithms: c.Compression.Algorithms, MinSize: int64(c.Compression.MinSize), Types: c.Compression.Types, Metrics: n.metrics.compress,
 		}),
 		Locator: n.geo, Purger: n, HasCert: n.hasCert, BadBody: server.ErrMalformedBody, HTTPSPort: httpsPort, Logger: n.log, Access: access, Metrics: n.metrics.proxy, Now: n.o.Now,
-		Waits: n.strains.of, Seen: n.seen,
+		Waits: n.strains.of, Seen: n.seen, Better: n.better,
+	}
+	if len(c.Listen.HTTPS) > 0 {
+		_, o.AltSvcPort, _ = net.SplitHostPort(c.Listen.HTTPS[0])
 	}
 	if n.peers != nil {
 		o.Peers = n.peers

@@ -183,6 +183,7 @@ func inbound(resp *http.Response) {
 	h := resp.Header
 	stripHopByHop(h)
 	delete(h, "Te")
+	delete(h, "Alt-Svc") // of the origin's own ports, which our clients must not go to (RFC 7838)
 	targeted := h[headerTargeted]
 	stripInternal(h)
 	if targeted != nil {

@@ -17,6 +17,7 @@ type Config struct {
 	Limits      Limits              `yaml:"limits" doc:"Bounds on what a client may send."`
 	Shutdown    Shutdown            `yaml:"shutdown" doc:"The stages of a stop."`
 	Services    map[string]*Service `yaml:"services" doc:"What the fleet serves: hosts, their routes and their origins." required:"true"`
+	Flags       map[string]Flag     `yaml:"flags" doc:"Switches that routes depend on, turned at run time; by name."`
 	Admin       Admin               `yaml:"admin" doc:"Who may use the admin API."`
 	Observe     Observe             `yaml:"observe" doc:"Logs."`
 
@@ -105,10 +106,21 @@ type DNSSEC struct {
 
 // Health tells when a region counts as down.
 type Health struct {
-	Quorum  string   `yaml:"quorum" doc:"Observers in distinct regions that must agree before a node is called unreachable." default:"majority" enum:"majority,any,all"`
-	Panic   Percent  `yaml:"panic" doc:"When more than this share of the regions (or of a pool's origins) looks down, the observer is suspected and all are used." default:"50%"`
-	Hold    Duration `yaml:"hold" doc:"How long a region, or a service's pool there, must look well before it counts as up again. Doubles with each fall of the last ten minutes, up to 5m." default:"2s" min:"0s" max:"5m"`
-	AllDown string   `yaml:"all_down" doc:"When every region looks down: fail_open (use all of them, nearest first) or the name of one region that gets everybody." default:"fail_open"`
+	Quorum     string     `yaml:"quorum" doc:"Observers in distinct regions that must agree before a node is called unreachable." default:"majority" enum:"majority,any,all"`
+	Panic      Percent    `yaml:"panic" doc:"When more than this share of the regions (or of a pool's origins) looks down, the observer is suspected and all are used." default:"50%"`
+	Hold       Duration   `yaml:"hold" doc:"How long a region, or a service's pool there, must look well before it counts as up again. Doubles with each fall of the last ten minutes, up to 5m." default:"2s" min:"0s" max:"5m"`
+	SlowStart  Duration   `yaml:"slow_start" doc:"How long a service that was down in a region takes to get all of its clients there back: the share grows evenly. 0s: at once." default:"10s" min:"0s" max:"10m"`
+	FrontDoors FrontDoors `yaml:"front_doors" doc:"How each region looks at the others as a client does."`
+	AllDown    string     `yaml:"all_down" doc:"When every region looks down: fail_open (use all of them, nearest first) or the name of one region that gets everybody." default:"fail_open"`
+}
+
+// FrontDoors is how each region observes the others end to end.
+type FrontDoors struct {
+	Interval  Duration `yaml:"interval" doc:"Time between two looks at a region's front door for a service, jittered by 10%: a connection to the public address of one of its nodes, TLS, and a request that goes through the service's pool. Longer where there are more than 64 a second to make. 0s: nobody looks." default:"2s" min:"0s" max:"10m"`
+	Timeout   Duration `yaml:"timeout" doc:"Time that a look may take." default:"3s" min:"100ms" max:"1m"`
+	Rise      int      `yaml:"rise" doc:"Good looks in a row that bring a front door up for this observer." default:"2" min:"1" max:"100"`
+	Fall      int      `yaml:"fall" doc:"Failed looks in a row that take it down for this observer." default:"3" min:"1" max:"100"`
+	Observers int      `yaml:"observers" doc:"Nodes of each region that look at a front door; the others hear of it." default:"2" min:"1" max:"16"`
 }
 
 // Cache configures the node's cache.
@@ -297,6 +309,7 @@ type Route struct {
 	Match     Match         `yaml:"match" doc:"What the route applies to."`
 	Cache     *RouteCache   `yaml:"cache" doc:"off, on (as the response's headers say), or a mapping. Absent: on."`
 	To        string        `yaml:"to" doc:"Another service, whose pools serve this route. Absent: the service's own."`
+	Canary    *Canary       `yaml:"canary" doc:"Send a part of the clients to another service, and take it back by itself when that is worse."`
 	Mirror    *Mirror       `yaml:"mirror" doc:"Send copies of some requests to another service as well; its answers are thrown away, and it can neither slow nor fail a request."`
 	Allow     []Prefix      `yaml:"allow" doc:"Client addresses that may come (CIDR or single address); others get a 403. Absent: all."`
 	Deny      []Prefix      `yaml:"deny" doc:"Client addresses that may not come, also among those that allow names."`
@@ -313,10 +326,10 @@ type Route struct {
 	Hedge     *Hedge        `yaml:"hedge" doc:"A second attempt on another origin when the first is slow; whichever answers first is used. Absent: none."`
 }
 
-// Mirror tells which requests are copied. Those with a body are not.
+// Mirror tells which requests are copied. Those with a body of more than 64 KiB are not.
 type Mirror struct {
 	To     string  `yaml:"to" doc:"The service that gets the copies." required:"true"`
-	Weight Percent `yaml:"weight" doc:"Share of the route's requests without a body that is copied." default:"1%"`
+	Weight Percent `yaml:"weight" doc:"Share of the route's requests that is copied. One with a body is when it is over, and only if its body had at most 64 KiB." default:"1%"`
 }
 
 // RateLimit is a token bucket for each key (GCRA).
@@ -391,6 +404,7 @@ type Hedge struct {
 type Match struct {
 	Path    string   `yaml:"path" doc:"Exact path, or a prefix ending in /*." default:"/*"`
 	Methods []string `yaml:"methods" doc:"Methods; absent: all."`
+	Flag    string   `yaml:"flag" doc:"A flag that must be on for the client. Absent: none."`
 }
 
 // RouteCache is a route's cache policy. In YAML: off, on, or a mapping.

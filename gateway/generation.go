@@ -57,7 +57,7 @@ func (n *Node) generate(c *configs.Config, old *generation) (_ *generation, err 
 			Algorithms: c.Compression.Algorithms, MinSize: int64(c.Compression.MinSize), Types: c.Compression.Types, Metrics: n.metrics.compress,
 		}),
 		Locator: n.geo, Purger: n, HasCert: n.hasCert, BadBody: server.ErrMalformedBody, HTTPSPort: httpsPort, Logger: n.log, Access: access, Metrics: n.metrics.proxy, Now: n.o.Now,
-		Waits: n.strains.of, Seen: n.seen, Better: n.better,
+		Lasting: n.lasting, Waits: n.strains.of, Seen: n.seen, Better: n.better,
 	}
 	if len(c.Listen.HTTPS) > 0 {
 		_, o.AltSvcPort, _ = net.SplitHostPort(c.Listen.HTTPS[0])
@@ -199,6 +199,7 @@ func (n *Node) reload() error {
 	}
 	commit()
 	n.generation.Store(g)
+	g.proxy.InForce()
 	n.membersChanged()
 	n.applyConfig(c)
 	old.release(g)
@@ -250,6 +251,8 @@ func (n *Node) applyConfig(c *configs.Config) {
 			n.log.Error("the mesh keys stay as they were", "error", err)
 		} else if err := n.mesh.SetKeys(keys); err != nil {
 			n.log.Error("the mesh keys stay as they were", "error", err)
+		} else {
+			n.observers.passes.SetKeys(keys)
 		}
 	}
 }

@@ -69,8 +69,8 @@ func (n *Node) better(service string, client netip.Addr) (proxy.Better, bool) {
 	if n.explores(n.generation.Load().config, c.Key) {
 		return proxy.Better{}, false // it may be here to learn how far it is
 	}
-	var buf [maxRegions]routing.Choice
-	var rtts [maxRegions]routing.RTT
+	var buf [proxy.MaxRegions]routing.Choice
+	var rtts [proxy.MaxRegions]routing.RTT
 	c.RTT = n.rttOf(rtts[:], s, client)
 	d := s.Decide(buf[:0], index, c)
 	if d.Usable == 0 || d.Mode != routing.Normal {
@@ -100,13 +100,10 @@ func locate(db *geo.DB, client netip.Addr) (routing.Client, geo.Place) {
 	return routing.Client{Point: place.Point, Key: routing.ClientKey(client), Country: routing.CountryOf(place.Country)}, place
 }
 
-// maxRegions is the room for a decision on the stack; larger fleets allocate.
-const maxRegions = 32
-
 // Resolve implements dns.Steer.
 func (s steer) Resolve(host string, client netip.Addr, v6 bool, count int) dns.Answer {
-	var buf [maxRegions]routing.Choice
-	var rtts [maxRegions]routing.RTT
+	var buf [proxy.MaxRegions]routing.Choice
+	var rtts [proxy.MaxRegions]routing.RTT
 	d, ok := s.decide(host, client, buf[:0], rtts[:])
 	if !ok {
 		return dns.Answer{}

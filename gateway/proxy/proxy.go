@@ -12,6 +12,7 @@ import (
 
 	"landfall/cache"
 	"landfall/configs"
+	"landfall/gateway/canary"
 	"landfall/gateway/compress"
 	"landfall/gateway/upstream"
 	"landfall/routing"
@@ -52,6 +53,7 @@ type Options struct {
 	HasCert    func(host string) bool // a certificate is held: plain HTTP is redirected
 	BadBody    error                  // what a read of a malformed request body fails with
 	HTTPSPort  string                 // of the HTTPS listener that redirects lead to; empty: no redirects
+	Lasting    *Lasting
 	Logger     *slog.Logger
 	Access     *AccessLog
 	Metrics    *Metrics
@@ -72,17 +74,16 @@ type Proxy struct {
 	trusted []netip.Prefix
 	self    int // index of this node's region in every snapshot
 
-	buffers sync.Pool     // *[]byte of copySize
-	copies  chan struct{} // held by each mirrored request under way
+	buffers sync.Pool // *[]byte of copySize
 }
 
 // New builds the chain for one configuration.
 func New(o Options) (*Proxy, error) {
-	hosts, err := newHostTable(o.Config)
+	hosts, err := newHostTable(o.Config, o.Lasting, o.Metrics)
 	if err != nil {
 		return nil, err
 	}
-	p := &Proxy{o: o, hosts: hosts, copies: make(chan struct{}, maxCopies)}
+	p := &Proxy{o: o, hosts: hosts}
 	for _, t := range o.Config.Listen.TrustedProxies {
 		p.trusted = append(p.trusted, t.Prefix)
 	}
@@ -148,6 +149,13 @@ type exchange struct {
 	// Set by route.
 	match routeResult
 
+	// Set by route too: whose pools serve the request, when it is not as the route says, and what of this the cache must
+	// tell apart.
+	to      string
+	side    canary.Side
+	setSide string // the cookie to be given
+	variant string
+
 	// Set by cache, region and pool, for the account.
 	outcome  cache.Outcome
 	received int64                 // bytes of the request's body, and of an upgraded connection's client side
@@ -155,6 +163,9 @@ type exchange struct {
 	refusal  *refusal
 
 	steeredTo string // the better region that the client was told of
+	// Of a copy that waits for the request's body.
+	toMirror *upstream.Pool
+	copied   *http.Request
 }
 
 // run leads the request through the phases up to the first "no".
@@ -163,9 +174,11 @@ func (x *exchange) run() *refusal {
 	if x.head, no = x.p.head(x.in, x.conn); no != nil {
 		return no
 	}
-	if x.match, no = x.p.route(x.head); no != nil {
+	if x.match, no = x.p.route(x.head, x.flagOn); no != nil {
 		return no
 	}
+	x.variant = x.match.variant
+	x.chooseSide()
 	x.debugHeaders()
 	if x.redirected() {
 		return nil

@@ -17,6 +17,7 @@ import (
 	"landfall/healthcheck"
 	"landfall/routing"
 	"landfall/routing/dns"
+	"landfall/routing/dns/push"
 	"landfall/routing/mesh"
 )
 
@@ -27,6 +28,7 @@ type metricSets struct {
 	certs    *certs.Metrics
 	compress *compress.Metrics
 	dns      *dns.Metrics
+	push     *push.Metrics
 	health   *healthcheck.Metrics
 	mesh     *mesh.Metrics
 	proxy    *proxy.Metrics
@@ -39,7 +41,7 @@ func newMetrics(reg prometheus.Registerer) metricSets {
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return metricSets{
 		admin: admin.NewMetrics(reg), cache: cache.NewMetrics(reg), certs: certs.NewMetrics(reg), compress: compress.NewMetrics(reg),
-		dns: dns.NewMetrics(reg), health: healthcheck.NewMetrics(reg), mesh: mesh.NewMetrics(reg), proxy: proxy.NewMetrics(reg),
+		dns: dns.NewMetrics(reg), push: push.NewMetrics(reg), health: healthcheck.NewMetrics(reg), mesh: mesh.NewMetrics(reg), proxy: proxy.NewMetrics(reg),
 		server: server.NewMetrics(reg), upstream: upstream.NewMetrics(reg), node: newNodeMetrics(reg),
 	}
 }

@@ -20,6 +20,7 @@ type report struct {
 	Origins map[string]map[string]string `json:"origins,omitempty"`
 	Load    float64                      `json:"load,omitempty"`  // clients' requests a second of this node
 	Spill   map[string]float64           `json:"spill,omitempty"` // by service: the share of clients that this region sends on
+	Push    []string                     `json:"push,omitempty"`  // the targets of dns.push that its config has
 }
 
 // maxReportOrigins bounds a report: with URLs of ordinary length it stays well under mesh.MaxReport.

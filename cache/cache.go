@@ -99,9 +99,7 @@ func New(o Options) *Cache {
 	seed := maphash.MakeSeed()
 	c.marks = &marks{seed: seed, start: c.now()}
 	c.generations = newGenerations(seed)
-	c.store = newStore(seed, &budget{
-		max: o.MaxBytes, maxFill: int64(float64(o.MaxBytes) * fillShare), metrics: c.metrics,
-	}, c.generations)
+	c.store = newStore(seed, newBudget(o.MaxBytes, c.metrics), c.generations)
 	c.sweeps, c.closing = make(chan struct{}, 1), make(chan struct{})
 	c.running.Go(c.sweep)
 	return c
@@ -149,7 +147,7 @@ type Stats struct {
 func (c *Cache) Stats() Stats {
 	b := c.store.budget
 	b.mu.Lock()
-	s := Stats{Objects: b.objects, Bytes: b.used, MaxBytes: b.max, Filling: b.filling, Evictions: b.evicted}
+	s := Stats{Objects: b.objects, Bytes: b.used, MaxBytes: b.max + b.policy.bytes(), Filling: b.filling, Evictions: b.evicted}
 	b.mu.Unlock()
 	for i := range c.store.shards {
 		r := &c.store.shards[i].results

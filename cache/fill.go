@@ -189,7 +189,7 @@ func (f *fill) open() {
 	case response.StatusCode == http.StatusNotModified:
 		discard(response)
 		f.lose(received, errors.New("the origin answered 304 to a request without conditions; check its handling of validators"), 0)
-	case isOriginError(response.StatusCode) && f.prior != nil && f.prior.staleFor(received, f.prior.sie):
+	case isOriginError(response.StatusCode) && f.prior != nil && f.prior.mayHide(received):
 		discard(response)
 		f.lose(received, fmt.Errorf("the origin answered %d", response.StatusCode), response.StatusCode)
 	default:
@@ -334,18 +334,16 @@ func (f *fill) pump() {
 
 // store puts the finished object into the store.
 func (f *fill) store(held int) {
-	o := &object{meta: f.meta, key: f.key, body: f.stream.body(held), born: f.born}
-	f.c.link(o)
-	if o.length < 0 {
-		o.fields = append(make([]field, 0, len(o.fields)+1), o.fields...) // readers of the stream share the old ones
+	body, m := f.stream.body(held), f.meta
+	if m.length < 0 {
+		m.fields = slices.Clone(m.fields) // readers of the stream share the old ones
 		var n int64
-		for _, c := range o.body {
+		for _, c := range body {
 			n += int64(len(c))
 		}
-		o.setLength(n)
+		m.setLength(n)
 	}
-	o.vary = selectBy(o.varyNames, f.header)
-	o.size = headBytes(&o.meta, o.key, o.vary) + bodyBytes(o.body)
+	o := f.c.newObject(f.key, &m, f.header, body, f.born)
 	f.c.store.budget.commit(o, f.reserved)
 	f.reserved = 0
 	if f.c.store.put(f, o) {

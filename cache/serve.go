@@ -26,6 +26,7 @@ type exchange struct {
 	header  http.Header
 	key     Key
 	keyed   []string // header fields that are in it
+	hash    uint64   // of its URL
 	shard   *shard
 	policy  Policy
 	fetch   Fetch
@@ -44,7 +45,8 @@ func (c *Cache) Serve(w http.ResponseWriter, r *http.Request, view Request, p Po
 	if view.Policy != nil {
 		x.keyed = view.Policy.Headers
 	}
-	x.shard = c.store.shard(x.key.url())
+	x.hash = x.key.url().hash(c.store.seed)
+	x.shard = c.store.shardOf(x.hash)
 	out := x.serve()
 	x.shard.results.of(out.Result).Add(1)
 	c.metrics.requests[out.Result].Inc()
@@ -61,7 +63,7 @@ func (x *exchange) serve() Outcome {
 	if lines := x.header["Cache-Control"]; len(lines) > 0 {
 		x.request = parseDirectives(lines)
 	}
-	f := x.shard.lookup(x.key, x.header)
+	f := x.shard.lookup(x.hash, &x.key, x.header)
 	if f.object != nil {
 		if out, done := x.reuse(f.object); done {
 			return out
@@ -73,7 +75,7 @@ func (x *exchange) serve() Outcome {
 // reuse answers from an object without waiting for the origin, if that is allowed.
 func (x *exchange) reuse(o *object) (out Outcome, done bool) {
 	fresh := o.isFresh(x.now) && !x.c.cutOff.Load()
-	if !o.licensed && x.header["Authorization"] != nil {
+	if !o.is(isLicensed) && x.header["Authorization"] != nil {
 		if fresh {
 			return x.pass(fwdRequest), true
 		}
@@ -86,10 +88,10 @@ func (x *exchange) reuse(o *object) (out Outcome, done bool) {
 			x.refresh(o) // it is in use, so it will be asked for again
 		}
 		return x.writeObject(o, n, Hit), true
-	case o.staleFor(x.now, o.swr) && !x.c.cutOff.Load():
+	case o.mayRefresh(x.now) && !x.c.cutOff.Load():
 		x.refresh(o)
 		return x.writeObject(o, n, Stale), true
-	case o.staleFor(x.now, o.sie) && o.failedWithin(x.now, retryAfter):
+	case o.failedWithin(x.now, retryAfter) && o.mayHide(x.now):
 		return x.writeObject(o, n, Stale), true
 	}
 	return out, false
@@ -193,20 +195,20 @@ func (x *exchange) follow(f *fill, stale *object, reason string) (Outcome, next)
 	n := note{fwd: reason, collapsed: true}
 	switch f.verdict {
 	case shared:
-		if x.fits(f, &f.meta) {
+		if x.fits(f, f.meta.varyNames, f.meta.licensed) {
 			if place := f.stream.join(); place != nil {
 				x.c.countShared(f)
 				return x.writeStream(f, place, n, Collapsed), served
 			}
 		}
 	case renewed:
-		if f.shareable && x.fits(f, &f.object.meta) {
+		if f.shareable && x.fits(f, f.object.varyNames(), f.object.is(isLicensed)) {
 			x.c.countShared(f)
 			n.fwdStatus = f.status
 			return x.writeObject(f.object, n, Collapsed), served
 		}
 	case lost:
-		if stale != nil && stale.staleFor(x.now, stale.sie) && !stale.purged() {
+		if stale != nil && stale.mayHide(x.now) && !stale.purged() {
 			x.c.countShared(f)
 			n.fwdStatus = f.status
 			return x.writeObject(stale, n, Stale), served
@@ -217,15 +219,15 @@ func (x *exchange) follow(f *fill, stale *object, reason string) (Outcome, next)
 }
 
 // fits tells whether the answer to f's request may answer this one, too.
-func (x *exchange) fits(f *fill, m *meta) bool {
-	for _, name := range m.varyNames {
+func (x *exchange) fits(f *fill, varyNames []string, licensed bool) bool {
+	for _, name := range varyNames {
 		mine, have := fieldValue(x.header, name)
 		its, has := fieldValue(f.header, name)
 		if mine != its || have != has {
 			return false
 		}
 	}
-	return m.licensed || x.header["Authorization"] == nil
+	return licensed || x.header["Authorization"] == nil
 }
 
 func (c *Cache) countShared(f *fill) {
@@ -282,7 +284,7 @@ func (x *exchange) conclude(f *fill, reason string) Outcome {
 		out.Stored = f.stored.Load()
 		return out
 	}
-	if o := f.prior; o != nil && o.staleFor(x.now, o.sie) && !o.purged() {
+	if o := f.prior; o != nil && o.mayHide(x.now) && !o.purged() {
 		return x.writeObject(o, note{fwd: fwdStale, fwdStatus: f.status}, Stale)
 	}
 	return failure(reason, f.err)

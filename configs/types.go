@@ -17,6 +17,7 @@ type Config struct {
 	Limits      Limits              `yaml:"limits" doc:"Bounds on what a client may send."`
 	Shutdown    Shutdown            `yaml:"shutdown" doc:"The stages of a stop."`
 	Services    map[string]*Service `yaml:"services" doc:"What the fleet serves: hosts, their routes and their origins." required:"true"`
+	Flags       map[string]Flag     `yaml:"flags" doc:"Switches that routes depend on, turned at run time; by name."`
 	Admin       Admin               `yaml:"admin" doc:"Who may use the admin API."`
 	Observe     Observe             `yaml:"observe" doc:"Logs."`
 
@@ -184,9 +185,12 @@ type Service struct {
 
 // Steering configures the choice of a region.
 type Steering struct {
-	Policy  string         `yaml:"policy" doc:"nearest: by distance; weighted: by weight alone, the same client always to the same region; priority: by order." default:"nearest" enum:"nearest,weighted,priority"`
-	Order   []string       `yaml:"order" doc:"Regions in order, for policy priority; those not listed come last, the nearest first."`
-	SpillAt Percent        `yaml:"spill_at" doc:"Share of a region's capacity past which the excess goes on to the next nearest region with room, until the load is back 10 points below." default:"80%"`
+	Policy  string   `yaml:"policy" doc:"nearest: by distance; weighted: by weight alone, the same client always to the same region; priority: by order." default:"nearest" enum:"nearest,weighted,priority"`
+	Order   []string `yaml:"order" doc:"Regions in order, for policy priority; those not listed come last, the nearest first."`
+	SpillAt Percent  `yaml:"spill_at" doc:"Share of a region's capacity past which the excess goes on to the next nearest region with room, until the load is back 10 points below. Farthest clients first." default:"80%"`
+
+	SpillByLatency bool `yaml:"spill_by_latency" doc:"Take a region's capacity for smaller, down to 30%, when its origins' latency is twice its own baseline before spill_at is reached; for as long as the rush lasts." default:"true"`
+
 	Weights map[string]int `yaml:"weights" doc:"Weight by region (default 1): share of the clients among regions that are equally far. 0: only when no other region is left." min:"0" max:"1000"`
 }
 
@@ -284,6 +288,7 @@ type Route struct {
 	Match     Match         `yaml:"match" doc:"What the route applies to."`
 	Cache     *RouteCache   `yaml:"cache" doc:"off, on (as the response's headers say), or a mapping. Absent: on."`
 	To        string        `yaml:"to" doc:"Another service, whose pools serve this route. Absent: the service's own."`
+	Canary    *Canary       `yaml:"canary" doc:"Send a part of the clients to another service, and take it back by itself when that is worse."`
 	Mirror    *Mirror       `yaml:"mirror" doc:"Send copies of some requests to another service as well; its answers are thrown away, and it can neither slow nor fail a request."`
 	Allow     []Prefix      `yaml:"allow" doc:"Client addresses that may come (CIDR or single address); others get a 403. Absent: all."`
 	Deny      []Prefix      `yaml:"deny" doc:"Client addresses that may not come, also among those that allow names."`
@@ -300,10 +305,10 @@ type Route struct {
 	Hedge     *Hedge        `yaml:"hedge" doc:"A second attempt on another origin when the first is slow; whichever answers first is used. Absent: none."`
 }
 
-// Mirror tells which requests are copied. Those with a body are not.
+// Mirror tells which requests are copied. Those with a body of more than 64 KiB are not.
 type Mirror struct {
 	To     string  `yaml:"to" doc:"The service that gets the copies." required:"true"`
-	Weight Percent `yaml:"weight" doc:"Share of the route's requests without a body that is copied." default:"1%"`
+	Weight Percent `yaml:"weight" doc:"Share of the route's requests that is copied. One with a body is when it is over, and only if its body had at most 64 KiB." default:"1%"`
 }
 
 // RateLimit is a token bucket for each key (GCRA).
@@ -378,6 +383,7 @@ type Hedge struct {
 type Match struct {
 	Path    string   `yaml:"path" doc:"Exact path, or a prefix ending in /*." default:"/*"`
 	Methods []string `yaml:"methods" doc:"Methods; absent: all."`
+	Flag    string   `yaml:"flag" doc:"A flag that must be on for the client. Absent: none."`
 }
 
 // RouteCache is a route's cache policy. In YAML: off, on, or a mapping.

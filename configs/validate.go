@@ -41,6 +41,7 @@ func validate(c *Config, r *report) {
 	v.tls()
 	v.admin()
 	v.node()
+	v.flags()
 	v.services()
 }
 

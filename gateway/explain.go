@@ -55,8 +55,10 @@ func explainChoice(s *routing.Snapshot, service int, c routing.Choice, rank int,
 		r.RTT = &ms
 	}
 	region, place := s.Regions[c.Region], s.Services[service].Places[c.Region]
+	r.Requests, r.Waiting, r.Fit = region.Load, place.Strain.Waiting, place.Strain.Fit
+	r.Latency, r.SpillBeyond = math.Round(place.Strain.Stretch*100)/100, math.Round(float64(place.SpillBeyond)/100)/10
 	if region.Capacity > 0 {
-		load := math.Round(region.Load/region.Capacity*1000) / 1000
+		load := math.Round(routing.Spill{Fit: place.Strain.Fit}.Ratio(routing.Load{Ratio: region.Load / region.Capacity})*1000) / 1000
 		r.Load = &load
 	}
 	r.Moved, r.Spill = math.Round(max(region.Draining, place.Drained)*1000)/1000, place.Spill

@@ -57,6 +57,7 @@ func (n *Node) generate(c *configs.Config, old *generation) (_ *generation, err 
 			Algorithms: c.Compression.Algorithms, MinSize: int64(c.Compression.MinSize), Types: c.Compression.Types, Metrics: n.metrics.compress,
 		}),
 		Locator: n.geo, Purger: n, HasCert: n.hasCert, BadBody: server.ErrMalformedBody, HTTPSPort: httpsPort, Logger: n.log, Access: access, Metrics: n.metrics.proxy, Now: n.o.Now,
+		Lasting: n.lasting, Waits: n.strains.of, Seen: n.seen,
 	}
 	if n.peers != nil {
 		o.Peers = n.peers
@@ -195,6 +196,7 @@ func (n *Node) reload() error {
 	}
 	commit()
 	n.generation.Store(g)
+	g.proxy.InForce()
 	n.membersChanged()
 	n.applyConfig(c)
 	old.release(g)

@@ -72,9 +72,13 @@ type Node struct {
 	changed    chan struct{}
 	requests   rate
 	spills     spills
+	strains    strains
 	rtts       atomic.Pointer[rttTable] // nil while nothing is measured
 	purges     *purgeLog
 
+	lasting     *proxy.Lasting
+	controlling sync.Mutex // one change of what operators turned at a time
+	turned      controls   // under controlling
 	purgeTrack  *purgeTrack
 	purgeWriter *purgeWriter
 	purgeEvents eventLimit
@@ -141,6 +145,8 @@ func New(o Options) (_ *Node, err error) {
 	n.purges, n.purgeTrack = newPurgeLog(), newPurgeTrack(n.purgesLost)
 	n.judging = newJudging(verdictPolicy(c))
 	n.pushes.reloaded = make(chan struct{}, 1)
+	n.lasting = proxy.NewLasting()
+	n.closers = append(n.closers, n.lasting.Close)
 	n.state.Store(mesh.Joining)
 	defer func() {
 		if err != nil {

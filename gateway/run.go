@@ -30,6 +30,7 @@ func (n *Node) Run(ctx context.Context, stop <-chan struct{}) error {
 	g.Go(func() error { return n.checker.Run(ctx) })
 	g.Go(func() error { return n.watch(ctx) })
 	g.Go(func() error { return n.serveAdmin(ctx) })
+	g.Go(func() error { return n.judgeCanaries(ctx) })
 	if n.mesh != nil {
 		g.Go(func() error { return n.shareRTT(ctx) })
 		g.Go(func() error { return n.mesh.Run(ctx) })
@@ -180,6 +181,7 @@ func (n *Node) watch(ctx context.Context) error {
 		n.rebuild()
 		n.followDrain()
 		n.followOrders()
+		n.followControls()
 		n.followIsolation()
 	}
 }
@@ -240,7 +242,7 @@ func (n *Node) member(m mesh.Member, now time.Time) member {
 
 // ownReport is how this node sees its region's pools.
 func (n *Node) ownReport() report {
-	r := report{Pools: map[string]string{}, Origins: map[string]map[string]string{}, Load: n.loadReport(), Spill: n.spills.published(), Push: n.pushTargets()}
+	r := report{Pools: map[string]string{}, Origins: map[string]map[string]string{}, Load: n.loadReport(), Spill: n.spills.published(), Strain: n.strains.told(), Push: n.pushTargets()}
 	origins := 0
 	for name, p := range n.generation.Load().pools {
 		status := p.Status()
@@ -374,8 +376,9 @@ func (n *Node) serveClient(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	n.requests.count.Add(1)
-	n.generation.Load().proxy.Serve(w, r, connOf(r))
+	conn := connOf(r)
+	conn.Sample = n.sampled(n.requests.count.Add(1))
+	n.generation.Load().proxy.Serve(w, r, conn)
 }
 
 func connOf(r *http.Request) proxy.Conn {

@@ -19,8 +19,10 @@ type report struct {
 	// are more than maxReportOrigins.
 	Origins map[string]map[string]string `json:"origins,omitempty"`
 	Load    float64                      `json:"load,omitempty"`  // clients' requests a second of this node
-	Spill   map[string]float64           `json:"spill,omitempty"` // by service: the share of clients that this region sends on
-	Push    []string                     `json:"push,omitempty"`  // the targets of dns.push that its config has
+	Spill   map[string]spillReport       `json:"spill,omitempty"` // by service: what this region sends on
+	// Strain is how its services bear their load here; absent for those without any.
+	Strain map[string]strainReport `json:"strain,omitempty"`
+	Push   []string                `json:"push,omitempty"` // the targets of dns.push that its config has
 }
 
 // maxReportOrigins bounds a report: with URLs of ordinary length it stays well under mesh.MaxReport.
@@ -192,7 +194,9 @@ func (v view) service(name string, regions []routing.Region, reporters map[strin
 	s.Rules = residencyRules(v.config, c)
 	for _, r := range regions {
 		p := routing.Place{Weight: v.weight(name, r.Name), Order: orderOf(c.Steering.Order, r.Name), Drained: v.drainedShare(kindService, name+"/"+r.Name)}
-		p.Spill = spillOf(reporters[r.Name], name)
+		spill := spillOf(reporters[r.Name], name)
+		p.Spill, p.SpillBeyond, p.Strain = spill.Share, spill.Beyond, strainOf(reporters[r.Name], name)
+		p.Strain.Fit = spill.Fit
 		if _, p.HasPool = v.config.PoolFor(name, r.Name); p.HasPool {
 			var states []routing.State
 			for _, m := range reporters[r.Name] {

@@ -34,6 +34,11 @@ type ExplainedRegion struct {
 	DistanceSource string       `json:"distance_source" doc:"Where the distance comes from." enum:"none,peer_rtt,geography,measured_wide,measured"`
 	RTT            *float64     `json:"rtt_ms,omitempty" doc:"Round trip that ranks it, in milliseconds: measured, or what the distance lets expect; absent where nothing is known."`
 	Load           *float64     `json:"load,omitempty" doc:"Its load as a share of its capacity; absent without a capacity."`
+	Requests       float64      `json:"requests_per_second" doc:"Clients' requests that its nodes take."`
+	Waiting        float64      `json:"waiting,omitempty" doc:"Requests of the service that wait for its origins there."`
+	Latency        float64      `json:"latency_ratio,omitempty" doc:"Latency of the service's origins there, as a multiple of its own baseline; absent with too few answers to say."`
+	Fit            float64      `json:"capacity_found,omitempty" doc:"Share of its capacity that it was found to be able to take, by its latency; absent: all of it. The load is measured by it."`
+	SpillBeyond    float64      `json:"spill_beyond_ms,omitempty" doc:"The clients that it sends on are those with a longer round trip; absent: drawn by a hash, since distances are not known."`
 	Moved          float64      `json:"moved,omitempty" doc:"Share of the clients that a gradual drain has moved away from it so far."`
 	Spill          float64      `json:"spill,omitempty" doc:"Share of the clients that it sends on, since it is full."`
 	Weight         int          `json:"weight" doc:"Its weight for the service."`

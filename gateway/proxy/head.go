@@ -13,6 +13,7 @@ import (
 // headResult is one normalised request. Route match and cache key are functions of it, not of the http.Request.
 type headResult struct {
 	method string
+	asks   string // on a CORS preflight: the method that the page wants to use; empty: it is none
 	host   string // lower case, without port
 	// authority is the host with its port, unless that is the scheme's own: what the origin is told and the cache's key has.
 	authority string
@@ -27,6 +28,7 @@ type headResult struct {
 	loops   []string   // CDN-Loop as received
 	hop     int        // nodes of this fleet that forwarded it before: 0 from a client
 	service string     // on a forwarded request: the service that the first node matched
+	to      string     // on a forwarded request: the service whose pools are to serve it; empty: as the route says
 }
 
 func (h headResult) uri() string {
@@ -50,6 +52,7 @@ const (
 	headerPrefix  = "Landfall-"
 	headerHop     = "Landfall-Hop"
 	headerService = "Landfall-Service"
+	headerTo      = "Landfall-To"
 	headerClient  = "Landfall-Client"
 	headerScheme  = "Landfall-Scheme"
 	headerUpgrade = "Landfall-Upgrade"
@@ -95,6 +98,9 @@ func (p *Proxy) head(r *http.Request, conn Conn) (headResult, *refusal) {
 		}
 	}
 	h.upgrade = upgradeOf(r)
+	if h.method == http.MethodOptions && r.Header.Get("Origin") != "" {
+		h.asks = r.Header.Get("Access-Control-Request-Method")
+	}
 	if place, ok := p.o.Locator.Lookup(h.client); ok {
 		h.country = place.Country
 	}
@@ -116,7 +122,7 @@ func (p *Proxy) peerHead(h headResult, r *http.Request) (headResult, *refusal) {
 	if err != nil {
 		return h, refused(malformed, headerClient+" is not an address")
 	}
-	h.hop, h.client, h.service = hop, client, r.Header.Get(headerService)
+	h.hop, h.client, h.service, h.to = hop, client, r.Header.Get(headerService), r.Header.Get(headerTo)
 	h.upgrade = r.Header.Get(headerUpgrade)
 	if h.upgrade != "" {
 		h.method = http.MethodGet // the channel carries it as a POST, whose body is the client's side of the connection

@@ -197,7 +197,7 @@ func TestPeerHead(t *testing.T) {
 		r := &http.Request{Method: http.MethodPost, Host: "shop.test", URL: &url.URL{Path: "/"}, Header: c.h, ProtoMajor: 2}
 		h, no := g.proxy.head(r, Conn{Peer: "us-1", TLS: true, RequestID: testID})
 		if no == nil {
-			_, no = g.proxy.route(h)
+			_, no = g.proxy.route(h, nil)
 		}
 		switch {
 		case no == nil && c.want != "" || no != nil && no.reason != c.want:

@@ -24,6 +24,13 @@ type trail struct {
 // fetch runs the region and pool phases for a request of the cache: here where this region's pool is usable, else at the
 // next region's node. Errors are *refusal or *upstream.Error.
 func (x *exchange) fetch(from *http.Request, coding string, body *bodyWatch) (*http.Response, trail, error) {
+	began := x.p.o.Now()
+	resp, tr, err := x.ask(from, coding, body)
+	x.compare(resp, err, x.p.o.Now().Sub(began))
+	return resp, tr, err
+}
+
+func (x *exchange) ask(from *http.Request, coding string, body *bodyWatch) (*http.Response, trail, error) {
 	pool := x.p.o.Pools[x.target()]
 	if pool == nil || pool.Usable() == routing.Down {
 		resp, tr, err := x.elsewhere(from, coding, body)
@@ -68,6 +75,9 @@ func untouched(err error, body *bodyWatch) bool {
 
 // target is the service whose pools serve the request.
 func (x *exchange) target() string {
+	if x.to != "" {
+		return x.to
+	}
 	if to := x.match.route.To; to != "" {
 		return to
 	}
@@ -95,7 +105,12 @@ func (x *exchange) here(pool *upstream.Pool, from *http.Request, coding string, 
 	x.shapeRequest(out)
 	policy := x.match.policy
 	policy.Key, policy.Client = x.hashKey(out.Header), x.head.client
+	waits, sent := x.match.service.waits, x.p.o.Now()
+	waits.begin()
+	answered := false
+	defer func() { waits.end(x.p.o.Now().Sub(sent), answered) }()
 	resp, at, err := pool.RoundTrip(out, policy)
+	answered = err == nil
 	tr := trail{Region: x.p.o.Region, Origin: at.Origin, Tries: at.Tries}
 	if err != nil {
 		return nil, tr, err
@@ -169,6 +184,9 @@ func (x *exchange) forward(from *http.Request, coding string, body *bodyWatch, n
 	h := out.Header
 	h.Set(headerHop, strconv.Itoa(x.head.hop+1))
 	h.Set(headerService, x.match.service.name)
+	if x.to != "" {
+		h.Set(headerTo, x.to)
+	}
 	h.Set(headerClient, x.head.client.String())
 	h.Set(headerScheme, x.head.scheme)
 	var toPeer *io.PipeWriter

@@ -27,7 +27,10 @@ func (x *exchange) serveCached() *refusal {
 		in.Header.Set("Accept-Encoding", coding)
 	}
 	body := watchBody(in)
-	defer func() { x.received += body.finish(x.hangUp) }()
+	defer func() {
+		x.received += body.finish(x.hangUp)
+		x.mirrorBody(body)
+	}()
 	hints := x.w.hints()
 	defer hints.stop()
 	fetch := func(ctx context.Context, r *http.Request) (*http.Response, error) {
@@ -42,7 +45,7 @@ func (x *exchange) serveCached() *refusal {
 	}
 	view := cache.Request{
 		Service: x.match.service.name, Method: in.Method, Scheme: x.head.scheme, Host: x.head.authority,
-		Path: x.head.path, RawQuery: x.head.query, Header: in.Header, Policy: x.match.key,
+		Path: x.head.path, RawQuery: x.head.query, Header: in.Header, Policy: x.match.key, Variant: x.variant,
 	}
 	x.outcome = x.p.o.Cache.Serve(x.w, in, view, x.cachePolicy(), fetch)
 	if x.outcome.Err != nil {

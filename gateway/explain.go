@@ -7,6 +7,7 @@ import (
 
 	"landfall/gateway/admin"
 	"landfall/gateway/proxy"
+	"landfall/healthcheck"
 	"landfall/routing"
 	"landfall/routing/dns"
 )
@@ -34,11 +35,23 @@ func (b backend) Explain(url string, client netip.Addr) (admin.Explanation, erro
 		e.Client.Location = &admin.Location{Lat: d.place.Point.Lat, Lon: d.place.Point.Lon}
 	}
 	for i, c := range d.decision.Choices {
-		e.Regions = append(e.Regions, explainChoice(d.snapshot, d.snapshot.Service(d.service), c, i, i < d.decision.Usable))
+		r := explainChoice(d.snapshot, d.snapshot.Service(d.service), c, i, i < d.decision.Usable)
+		r.Evidence = n.evidence(r.Region, d.service)
+		e.Regions = append(e.Regions, r)
 	}
 	b.explainDNS(&e, host, client)
 	b.explainRoute(&e, d, path)
 	return e, nil
+}
+
+// evidence is what the state of a service in a region rests on; where the region itself is down, that.
+func (n *Node) evidence(region, service string) string {
+	n.building.Lock()
+	defer n.building.Unlock()
+	if v := n.judging.judge.Verdict(healthcheck.Subject{Region: region}); v.State == routing.Down {
+		return v.Evidence
+	}
+	return n.judging.judge.Verdict(healthcheck.Subject{Region: region, Service: service}).Evidence
 }
 
 func explainChoice(s *routing.Snapshot, service int, c routing.Choice, rank int, usable bool) admin.ExplainedRegion {
@@ -62,6 +75,7 @@ func explainChoice(s *routing.Snapshot, service int, c routing.Choice, rank int,
 		r.Load = &load
 	}
 	r.Moved, r.Spill = math.Round(max(region.Draining, place.Drained)*1000)/1000, place.Spill
+	r.Returning = place.Return
 	if !s.Regions[c.Region].Dead {
 		for _, node := range s.Regions[c.Region].Nodes {
 			r.Nodes = append(r.Nodes, node.Name)

@@ -249,6 +249,8 @@ func (n *Node) applyConfig(c *configs.Config) {
 			n.log.Error("the mesh keys stay as they were", "error", err)
 		} else if err := n.mesh.SetKeys(keys); err != nil {
 			n.log.Error("the mesh keys stay as they were", "error", err)
+		} else {
+			n.observers.passes.SetKeys(keys)
 		}
 	}
 }

@@ -42,6 +42,8 @@ type ExplainedRegion struct {
 	Moved          float64      `json:"moved,omitempty" doc:"Share of the clients that a gradual drain has moved away from it so far."`
 	Spill          float64      `json:"spill,omitempty" doc:"Share of the clients that it sends on, since it is full."`
 	Weight         int          `json:"weight" doc:"Its weight for the service."`
+	Returning      float64      `json:"returning,omitempty" doc:"Share of the clients that are not let in yet, since the service is coming back there."`
+	Evidence       string       `json:"evidence,omitempty" doc:"What its state rests on: who saw what."`
 	Nodes          List[string] `json:"nodes" doc:"Its nodes that take traffic, sorted."`
 }
 

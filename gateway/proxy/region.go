@@ -134,7 +134,7 @@ func (x *exchange) elsewhere(from *http.Request, coding string, body *bodyWatch)
 		return nil, trail{}, err // a reload took the service away while this request was under way
 	}
 	key := routing.ClientKey(x.head.client)
-	var buf [maxRegions]routing.Choice
+	var buf [MaxRegions]routing.Choice
 	d := s.Decide(buf[:0], service, routing.Client{
 		Point: s.Regions[x.p.self].Location, Key: key, Country: routing.CountryOf(x.head.country), Via: x.p.self + 1,
 	})
@@ -172,8 +172,8 @@ const (
 	// maxForwards bounds how many nodes one request is offered to from one node, and nodesPerRegion how many in a region.
 	maxForwards    = 3
 	nodesPerRegion = 2
-	// maxRegions is the room for a decision on the stack; larger fleets allocate.
-	maxRegions = 32
+	// MaxRegions is the room for a decision on the stack; larger fleets allocate.
+	MaxRegions = 32
 )
 
 // forward sends the request to another node over the peer channel.

@@ -129,6 +129,9 @@ type Cache struct {
 	Memory    Size `yaml:"memory" doc:"Bytes of memory for cached objects, overhead included; 0 switches the cache off." default:"256MiB" min:"0"`
 	MaxObject Size `yaml:"max_object" doc:"Largest body that is stored; a larger one passes through." default:"32MiB" min:"1KiB"`
 
+	RegionPeers *bool  `yaml:"region_peers" doc:"The nodes of a region share one cache: each URL has a holder among them, which the others ask on a miss; what is hot is copied." default:"true"`
+	Shield      string `yaml:"shield" doc:"Which region alone asks the origins on a miss, of all regions: a region, or nearest: for a region without a pool of its own, the nearest that has one. off: each region asks for itself." default:"off"`
+
 	Isolation Duration `yaml:"isolation" doc:"A node that is cut off from the mesh for longer confirms each cached object with its origin before it serves it, since it can't hear of purges. 0s: never." default:"30s" min:"0s" max:"24h"`
 }
 

@@ -66,11 +66,12 @@ type MeshTLS struct {
 
 // DNS configures the authoritative DNS server.
 type DNS struct {
-	Zones   map[string]Zone `yaml:"zones" doc:"The zones this fleet is authoritative for, by name."`
-	Answers int             `yaml:"answers" doc:"Addresses in an answer: the best region's, then the next region's as the client's own fallback." default:"2" min:"1" max:"8"`
-	Rate    DNSRate         `yaml:"rate" doc:"Bounds answers over UDP, so that nobody can be flooded with ours."`
-	RTT     DNSRTT          `yaml:"rtt" doc:"Steering by the round trips of clients' own connections."`
-	GeoIP   string          `yaml:"geoip" doc:"MaxMind database (.mmdb) with city or country records; optional." path:"true"`
+	Zones   map[string]Zone     `yaml:"zones" doc:"The zones this fleet is authoritative for, by name."`
+	Answers int                 `yaml:"answers" doc:"Addresses in an answer: the best region's, then the next region's as the client's own fallback." default:"2" min:"1" max:"8"`
+	Rate    DNSRate             `yaml:"rate" doc:"Bounds answers over UDP, so that nobody can be flooded with ours."`
+	RTT     DNSRTT              `yaml:"rtt" doc:"Steering by the round trips of clients' own connections."`
+	Push    map[string]*DNSPush `yaml:"push" doc:"Other DNS providers that are handed the addresses of service hosts, by a name of your own. One elected node pushes; a name is never emptied. Records of these providers can't tell clients apart: every client is given the addresses of all regions that are usable."`
+	GeoIP   string              `yaml:"geoip" doc:"MaxMind database (.mmdb) with city or country records; optional." path:"true"`
 }
 
 // DNSRate is response rate limiting.
@@ -127,6 +128,9 @@ type FrontDoors struct {
 type Cache struct {
 	Memory    Size `yaml:"memory" doc:"Bytes of memory for cached objects, overhead included; 0 switches the cache off." default:"256MiB" min:"0"`
 	MaxObject Size `yaml:"max_object" doc:"Largest body that is stored; a larger one passes through." default:"32MiB" min:"1KiB"`
+
+	RegionPeers *bool  `yaml:"region_peers" doc:"The nodes of a region share one cache: each URL has a holder among them, which the others ask on a miss; what is hot is copied." default:"true"`
+	Shield      string `yaml:"shield" doc:"Which region alone asks the origins on a miss, of all regions: a region, or nearest: for a region without a pool of its own, the nearest that has one. off: each region asks for itself." default:"off"`
 
 	Isolation Duration `yaml:"isolation" doc:"A node that is cut off from the mesh for longer confirms each cached object with its origin before it serves it, since it can't hear of purges. 0s: never." default:"30s" min:"0s" max:"24h"`
 }

@@ -15,7 +15,7 @@ import (
 // Explain implements admin.Services: the same decision that DNS answers by, with its reasons.
 func (b backend) Explain(url string, client netip.Addr) (admin.Explanation, error) {
 	n := b.n
-	host, path, _, err := proxy.NormalURL(url)
+	host, path, query, err := proxy.NormalURL(url)
 	if err != nil {
 		return admin.Explanation{}, admin.Invalid("url", err.Error())
 	}
@@ -42,6 +42,7 @@ func (b backend) Explain(url string, client netip.Addr) (admin.Explanation, erro
 	e.Steering = b.explainSteering(d, host, client)
 	b.explainDNS(&e, host, client)
 	b.explainRoute(&e, d, path)
+	b.explainHolders(&e, path, query)
 	return e, nil
 }
 
@@ -137,6 +138,17 @@ func (b backend) hasV6() bool {
 		}
 	}
 	return false
+}
+
+// explainHolders adds whose caches a miss asks.
+func (b backend) explainHolders(e *admin.Explanation, path, query string) {
+	if e.Route == nil {
+		return
+	}
+	scheme, _, _ := strings.Cut(strings.ToLower(e.URL), "://")
+	for _, h := range b.n.generation.Load().proxy.Holders(e.Service, scheme, e.Host, path, query) {
+		e.Route.Holders = append(e.Route.Holders, admin.Holder{Role: h[0], Region: h[1], Node: h[2]})
+	}
 }
 
 // explainRoute adds the route and the pool that a GET of the path would meet in the chosen region.

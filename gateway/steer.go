@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"net"
 	"net/netip"
 	"time"
 
@@ -54,6 +55,14 @@ func named(c *configs.Service, s *routing.Snapshot, host string) int {
 		}
 	}
 	return 0
+}
+
+// steerBy lets the handler chain send clients on.
+func (n *Node) steerBy(o *proxy.Options, c *configs.Config) {
+	o.Better = n.better
+	if len(c.Listen.HTTPS) > 0 {
+		_, o.AltSvcPort, _ = net.SplitHostPort(c.Listen.HTTPS[0])
+	}
 }
 
 // better tells of a region that a client of a service should rather be in than in this one: by the decision that DNS would

@@ -18,6 +18,7 @@ type Metrics struct {
 	refusals  *prometheus.CounterVec
 	mirrored  *prometheus.CounterVec
 	steered   *prometheus.CounterVec
+	shared    *prometheus.CounterVec
 	canaries  *prometheus.CounterVec
 
 	in, out [len(hops)]prometheus.Counter // of bytes
@@ -45,9 +46,10 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		Help: "Copies of requests for another service: sent, failed, or skipped because too many were under way or it has no pool here."}, []string{"service", "result"})
 	m.steered = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "landfall_steered_total",
 		Help: "Requests of clients that DNS sent too far and that were told of a better region, by a redirect or by Alt-Svc."}, []string{"from", "to", "by"})
+	m.shared = newShared()
 	m.canaries = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "landfall_canary_requests_total",
 		Help: "Requests of routes with a canary that went to an origin, by side (stable, canary) and result (ok, failed)."}, []string{"service", "to", "side", "result"})
-	reg.MustRegister(m.canaries, m.steered, m.requests, m.duration, m.bytes, m.forwarded, m.refusals, m.mirrored)
+	reg.MustRegister(m.steered, m.canaries, m.requests, m.duration, m.bytes, m.forwarded, m.refusals, m.mirrored, m.shared)
 	for i, hop := range hops {
 		m.in[i], m.out[i] = m.bytes.WithLabelValues("in", hop), m.bytes.WithLabelValues("out", hop)
 	}

@@ -25,6 +25,9 @@ services:
     hosts: [shop.test]
     steering: {policy: priority, order: [us, ap]}
     pools: {any: {origins: ["http://127.0.0.1:1"]}}
+  web:
+    hosts: [web.test]
+    pools: {any: {origins: ["http://127.0.0.1:1"]}}
 `
 
 func steeredView(t *testing.T, members ...string) view {
@@ -36,7 +39,7 @@ func steeredView(t *testing.T, members ...string) view {
 	v := view{config: c, now: time.Unix(1_800_000_000, 0)}
 	for _, text := range members {
 		m := told(t, text, "eu-1")
-		m.report.Pools = map[string]string{"bank": "up", "shop": "up"}
+		m.report.Pools = map[string]string{"bank": "up", "shop": "up", "web": "up"}
 		v.members = append(v.members, m)
 	}
 	return v
@@ -100,7 +103,8 @@ func TestLoadAndSpillComeFromTheReports(t *testing.T) {
 	for i, m := range v.members {
 		if m.Region == "eu" {
 			v.members[i].report.Load = 120
-			v.members[i].report.Spill = map[string]float64{"bank": float64(i) / 10}
+			v.members[i].report.Spill = map[string]spillReport{"bank": {Share: float64(i) / 10, Beyond: 7000, Fit: 0.5}}
+			v.members[i].report.Strain = map[string]strainReport{"bank": {Waiting: 5, Stretch: float64(i)}}
 		}
 	}
 	s, _ := v.snapshot()
@@ -111,6 +115,9 @@ func TestLoadAndSpillComeFromTheReports(t *testing.T) {
 	// The first by name speaks for its region.
 	if p := s.Services[s.Service("bank")].Places[eu]; p.Spill != 0.1 {
 		t.Errorf("spill %g", p.Spill)
+	}
+	if p := s.Services[s.Service("bank")].Places[eu]; p.SpillBeyond != 7000 || p.Strain != (routing.Strain{Waiting: 10, Stretch: 1.5, Fit: 0.5}) {
+		t.Errorf("place %+v", p)
 	}
 	if !roomElsewhere(s, s.Service("bank"), eu, 0.8) {
 		t.Error("the others have room")

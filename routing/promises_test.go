@@ -24,7 +24,7 @@ func TestNeverABadRegionWhileAnotherWillDo(t *testing.T) {
 		}
 		for i := range s.Regions {
 			cs := slices.Clone(s.ready[0].choices)
-			s.personal(cs, &s.Services[0], s.Services[0].rule(c.Country), c.Key)
+			s.personal(cs, &s.Services[0], s.Services[0].rule(c.Country), &c)
 			good := cs[i]
 			if good.tier == tierUp && !s.Forbidden(0, i, c.Country) && first.State != Up && d.Mode != PanicMode {
 				t.Fatalf("%+v is first though region %d is up", first, i)
@@ -117,6 +117,37 @@ func TestExploreIsBounded(t *testing.T) {
 		near, _ := plain.Choices[0].RTTMillis()
 		if far, ok := first.RTTMillis(); !ok || far > near+math.Max(near*detourShare, detourMillis) {
 			t.Fatalf("a detour from %g to %g ms", near, far)
+		}
+	})
+}
+
+// A region that is asked for by its own name comes first exactly where it is as usable as the best, and the others keep
+// their order.
+func TestByNameChangesTheFirstOnly(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := drawSnapshot(t)
+		c := drawClient(t, s)
+		plain := s.Decide(nil, 0, c)
+		c.Named = rapid.IntRange(1, len(s.Regions)).Draw(t, "named")
+		d := s.Decide(nil, 0, c)
+		if d.Usable != plain.Usable || d.Mode != plain.Mode {
+			t.Fatalf("%d usable in mode %v, without the name %d in %v", d.Usable, d.Mode, plain.Usable, plain.Mode)
+		}
+		rest := func(cs []Choice) (out []int) {
+			for _, ch := range cs {
+				if ch.Region != c.Named-1 {
+					out = append(out, ch.Region)
+				}
+			}
+			return out
+		}
+		if !slices.Equal(rest(d.Choices), rest(plain.Choices)) {
+			t.Fatalf("the others' order changed from %+v to %+v", plain, d)
+		}
+		at := slices.IndexFunc(plain.Choices, func(ch Choice) bool { return ch.Region == c.Named-1 })
+		same := at < plain.Usable && plain.Choices[at].tier == plain.Choices[0].tier && plain.Choices[at].State == plain.Choices[0].State
+		if first := d.Usable > 0 && d.Choices[0].Region == c.Named-1; first != (at == 0 && d.Usable > 0) && !same {
+			t.Fatalf("%+v is first, %+v before", d.Choices[0], plain.Choices)
 		}
 	})
 }

@@ -43,6 +43,7 @@ func validate(c *Config, r *report) {
 	v.node()
 	v.flags()
 	v.services()
+	v.chaos()
 }
 
 var labelPattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)

@@ -31,6 +31,7 @@ func (b backend) Status() admin.Status {
 		RequestsPerSecond: n.requests.value(), SplitConfig: len(b.hashes()) > 1,
 	}
 	st.Ready, st.NotReady = b.Ready()
+	st.Faults = len(n.faults())
 	for i := range s.Regions {
 		st.Regions = append(st.Regions, b.summary(i))
 	}

@@ -18,6 +18,7 @@ type Metrics struct {
 	refusals  *prometheus.CounterVec
 	mirrored  *prometheus.CounterVec
 	canaries  *prometheus.CounterVec
+	faults    *prometheus.CounterVec
 
 	in, out [len(hops)]prometheus.Counter // of bytes
 }
@@ -44,7 +45,9 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		Help: "Copies of requests for another service: sent, failed, or skipped because too many were under way or it has no pool here."}, []string{"service", "result"})
 	m.canaries = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "landfall_canary_requests_total",
 		Help: "Requests of routes with a canary that went to an origin, by side (stable, canary) and result (ok, failed)."}, []string{"service", "to", "side", "result"})
-	reg.MustRegister(m.canaries, m.requests, m.duration, m.bytes, m.forwarded, m.refusals, m.mirrored)
+	m.faults = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "landfall_faults_injected_total",
+		Help: "Attempts that met a fault made on purpose, by what it did (delay, abort, reset, slow_body)."}, []string{"service", "kind"})
+	reg.MustRegister(m.faults, m.canaries, m.requests, m.duration, m.bytes, m.forwarded, m.refusals, m.mirrored)
 	for i, hop := range hops {
 		m.in[i], m.out[i] = m.bytes.WithLabelValues("in", hop), m.bytes.WithLabelValues("out", hop)
 	}
@@ -126,6 +129,9 @@ func (x *exchange) logAccess(service, route string, status int, seconds float64)
 		if x.refusal.cause != nil {
 			attrs = append(attrs, slog.String("cause", x.refusal.cause.Error()))
 		}
+	}
+	if tr := x.trail.Load(); tr != nil && tr.Fault != "" {
+		attrs = append(attrs, slog.String("fault", tr.Fault))
 	}
 	if x.outcome.Aborted {
 		attrs = append(attrs, slog.Bool("aborted", true))

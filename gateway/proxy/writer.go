@@ -43,6 +43,9 @@ func (w *responseWriter) WriteHeader(status int) {
 	if status >= 200 {
 		w.wrote, w.status = true, status
 		w.x.timing()
+		if tr := w.x.trail.Load(); tr != nil && tr.Fault != "" {
+			w.ResponseWriter.Header().Set(headerFault, tr.Fault)
+		}
 		w.x.shapeResponse(w.ResponseWriter.Header())
 	}
 	w.ResponseWriter.WriteHeader(status)

@@ -107,16 +107,30 @@ type DNSSEC struct {
 
 // Health tells when a region counts as down.
 type Health struct {
-	Quorum  string   `yaml:"quorum" doc:"Observers in distinct regions that must agree before a node is called unreachable." default:"majority" enum:"majority,any,all"`
-	Panic   Percent  `yaml:"panic" doc:"When more than this share of the regions (or of a pool's origins) looks down, the observer is suspected and all are used." default:"50%"`
-	Hold    Duration `yaml:"hold" doc:"How long a region, or a service's pool there, must look well before it counts as up again. Doubles with each fall of the last ten minutes, up to 5m." default:"2s" min:"0s" max:"5m"`
-	AllDown string   `yaml:"all_down" doc:"When every region looks down: fail_open (use all of them, nearest first) or the name of one region that gets everybody." default:"fail_open"`
+	Quorum     string     `yaml:"quorum" doc:"Observers in distinct regions that must agree before a node is called unreachable." default:"majority" enum:"majority,any,all"`
+	Panic      Percent    `yaml:"panic" doc:"When more than this share of the regions (or of a pool's origins) looks down, the observer is suspected and all are used." default:"50%"`
+	Hold       Duration   `yaml:"hold" doc:"How long a region, or a service's pool there, must look well before it counts as up again. Doubles with each fall of the last ten minutes, up to 5m." default:"2s" min:"0s" max:"5m"`
+	SlowStart  Duration   `yaml:"slow_start" doc:"How long a service that was down in a region takes to get all of its clients there back: the share grows evenly. 0s: at once." default:"10s" min:"0s" max:"10m"`
+	FrontDoors FrontDoors `yaml:"front_doors" doc:"How each region looks at the others as a client does."`
+	AllDown    string     `yaml:"all_down" doc:"When every region looks down: fail_open (use all of them, nearest first) or the name of one region that gets everybody." default:"fail_open"`
+}
+
+// FrontDoors is how each region observes the others end to end.
+type FrontDoors struct {
+	Interval  Duration `yaml:"interval" doc:"Time between two looks at a region's front door for a service, jittered by 10%: a connection to the public address of one of its nodes, TLS, and a request that goes through the service's pool. Longer where there are more than 64 a second to make. 0s: nobody looks." default:"2s" min:"0s" max:"10m"`
+	Timeout   Duration `yaml:"timeout" doc:"Time that a look may take." default:"3s" min:"100ms" max:"1m"`
+	Rise      int      `yaml:"rise" doc:"Good looks in a row that bring a front door up for this observer." default:"2" min:"1" max:"100"`
+	Fall      int      `yaml:"fall" doc:"Failed looks in a row that take it down for this observer." default:"3" min:"1" max:"100"`
+	Observers int      `yaml:"observers" doc:"Nodes of each region that look at a front door; the others hear of it." default:"2" min:"1" max:"16"`
 }
 
 // Cache configures the node's cache.
 type Cache struct {
 	Memory    Size `yaml:"memory" doc:"Bytes of memory for cached objects, overhead included; 0 switches the cache off." default:"256MiB" min:"0"`
 	MaxObject Size `yaml:"max_object" doc:"Largest body that is stored; a larger one passes through." default:"32MiB" min:"1KiB"`
+
+	RegionPeers *bool  `yaml:"region_peers" doc:"The nodes of a region share one cache: each URL has a holder among them, which the others ask on a miss; what is hot is copied." default:"true"`
+	Shield      string `yaml:"shield" doc:"Which region alone asks the origins on a miss, of all regions: a region, or nearest: for a region without a pool of its own, the nearest that has one. off: each region asks for itself." default:"off"`
 
 	Isolation Duration `yaml:"isolation" doc:"A node that is cut off from the mesh for longer confirms each cached object with its origin before it serves it, since it can't hear of purges. 0s: never." default:"30s" min:"0s" max:"24h"`
 }

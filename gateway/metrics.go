@@ -28,6 +28,7 @@ type metricSets struct {
 	compress *compress.Metrics
 	dns      *dns.Metrics
 	health   *healthcheck.Metrics
+	doors    *healthcheck.DoorMetrics
 	mesh     *mesh.Metrics
 	proxy    *proxy.Metrics
 	server   *server.Metrics
@@ -40,7 +41,7 @@ func newMetrics(reg prometheus.Registerer) metricSets {
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return metricSets{
 		admin: admin.NewMetrics(reg), cache: cache.NewMetrics(reg), certs: certs.NewMetrics(reg), compress: compress.NewMetrics(reg),
-		dns: dns.NewMetrics(reg), health: healthcheck.NewMetrics(reg), mesh: mesh.NewMetrics(reg), proxy: proxy.NewMetrics(reg),
+		dns: dns.NewMetrics(reg), health: healthcheck.NewMetrics(reg), doors: healthcheck.NewDoorMetrics(reg), mesh: mesh.NewMetrics(reg), proxy: proxy.NewMetrics(reg),
 		server: server.NewMetrics(reg), upstream: upstream.NewMetrics(reg), node: newNodeMetrics(reg), controls: newControlMetrics(reg),
 	}
 }

@@ -82,16 +82,18 @@ type Node struct {
 	purgeWriter *purgeWriter
 	purgeEvents eventLimit
 
-	joined     chan struct{}      // closed when the node may take traffic
-	stating    sync.Mutex         // one change of state at a time
-	building   sync.Mutex         // one snapshot at a time
-	judging    *judging           // guarded by building
-	peerMillis map[string]float64 // under building: round trips to the other regions
+	joined     chan struct{}         // closed when the node may take traffic
+	stating    sync.Mutex            // one change of state at a time
+	building   sync.Mutex            // one snapshot at a time
+	judging    *judging              // guarded by building
+	peerMillis map[string]float64    // under building: round trips to the other regions
+	heard      map[string]heardDoors // under building: by member
 
 	// Owned by watch.
 	published   string // the report that the fleet has
 	publishedAt time.Time
 	isolation   isolation
+	observers   observers
 	toldToGo    bool      // connections are told to go because of a drain
 	drainSeen   time.Time // when the node's drain began or ended, by its own clock
 
@@ -268,6 +270,8 @@ func (n *Node) openMesh(c *configs.Config) error {
 		return err
 	}
 	n.fleet = meshFleet{n.mesh}
+	n.observers.passes = healthcheck.NewPasses(c.Fleet, keys)
+	n.observers.doors = healthcheck.NewDoors(healthcheck.DoorOptions{Passes: n.observers.passes, Now: n.o.Now, Logger: n.log, Metrics: n.metrics.doors})
 	n.closers = append(n.closers, func() { _ = n.mesh.Close() })
 	return nil
 }

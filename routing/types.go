@@ -72,6 +72,11 @@ type Place struct {
 	// first. 0: distances are not known, and the share is drawn by a hash.
 	SpillBeyond uint32
 	Strain      Strain
+	// Shut tells that Pool is Down because the region's front door does not answer for the service, as a quorum of other
+	// regions finds.
+	Shut bool
+	// Return is the share of the clients that are not let in yet, since the service is coming back here; below 1.
+	Return float64
 }
 
 // Strain is how a service's origins in a region bear their load, for people; the decision goes by Spill.
@@ -157,6 +162,8 @@ const (
 	ResidencyForbids               // residency keeps this client's data out of it
 	LaterInOrder                   // a candidate, but the configured order has another first
 	Explored                       // a client in the share that is sent to the runner-up to learn its distance
+	DoorDown                       // other regions find that its front door does not answer for the service
+	Returning                      // it is coming back, and this client is in the share that is not let in yet
 )
 
 // Mode tells whether the decision was an ordinary one.

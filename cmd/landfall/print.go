@@ -159,6 +159,12 @@ func printExplanation(w io.Writer, e admin.Explanation) error {
 		if r.Spill > 0 {
 			why += fmt.Sprintf(" (it sends %.1f%% of its clients on%s)", r.Spill*100, beyond(r.SpillBeyond))
 		}
+		if r.Returning > 0 {
+			why += fmt.Sprintf(" (it is coming back; %.0f%% of its clients wait)", r.Returning*100)
+		}
+		if r.State == "down" && r.Evidence != "" {
+			why += ": " + r.Evidence
+		}
 		if r.Fit > 0 && r.Fit < 1 {
 			why += fmt.Sprintf(" (its latency says that it can take %.0f%% of its capacity)", r.Fit*100)
 		}
@@ -173,6 +179,9 @@ func printExplanation(w io.Writer, e admin.Explanation) error {
 	}
 	if e.Route != nil {
 		fmt.Fprintf(w, "route        %d: %s, cache %s\n", e.Route.Index, e.Route.Match, e.Route.Cache)
+		for _, h := range e.Route.Holders {
+			fmt.Fprintf(w, "             a miss asks %s in %s first (%s)\n", h.Node, h.Region, h.Role)
+		}
 	} else {
 		fmt.Fprintln(w, "route        none matches: 404")
 	}

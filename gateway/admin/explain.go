@@ -42,6 +42,8 @@ type ExplainedRegion struct {
 	Moved          float64      `json:"moved,omitempty" doc:"Share of the clients that a gradual drain has moved away from it so far."`
 	Spill          float64      `json:"spill,omitempty" doc:"Share of the clients that it sends on, since it is full."`
 	Weight         int          `json:"weight" doc:"Its weight for the service."`
+	Returning      float64      `json:"returning,omitempty" doc:"Share of the clients that are not let in yet, since the service is coming back there."`
+	Evidence       string       `json:"evidence,omitempty" doc:"What its state rests on: who saw what."`
 	Nodes          List[string] `json:"nodes" doc:"Its nodes that take traffic, sorted."`
 }
 
@@ -58,6 +60,15 @@ type ExplainedRoute struct {
 	Index int    `json:"index" doc:"Its place in the config, from 0."`
 	Match string `json:"match" doc:"What it matches, for instance GET /api/*."`
 	Cache string `json:"cache" doc:"Its cache policy in words, for instance off or ttl 5m."`
+	// Holders are whom a miss here asks before the origin.
+	Holders List[Holder] `json:"holders" doc:"Whose caches a miss of the answering node asks before the origin, in order; empty: it asks the origin itself."`
+}
+
+// Holder is another node whose cache is asked.
+type Holder struct {
+	Role   string `json:"role" doc:"peer: the URL's holder in the node's own region; shield: in the region that asks the origin for all."`
+	Region string `json:"region" doc:"Its region."`
+	Node   string `json:"node" doc:"Its name."`
 }
 
 // ExplainedPool is the pool that a request would use.

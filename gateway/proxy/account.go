@@ -17,6 +17,7 @@ type Metrics struct {
 	forwarded *prometheus.CounterVec
 	refusals  *prometheus.CounterVec
 	mirrored  *prometheus.CounterVec
+	shared    *prometheus.CounterVec
 	canaries  *prometheus.CounterVec
 	faults    *prometheus.CounterVec
 
@@ -43,11 +44,13 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	}
 	m.mirrored = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "landfall_mirrored_total",
 		Help: "Copies of requests for another service: sent, failed, or skipped because too many were under way or it has no pool here."}, []string{"service", "result"})
+	m.shared = newShared()
 	m.canaries = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "landfall_canary_requests_total",
 		Help: "Requests of routes with a canary that went to an origin, by side (stable, canary) and result (ok, failed)."}, []string{"service", "to", "side", "result"})
 	m.faults = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "landfall_faults_injected_total",
 		Help: "Attempts that met a fault made on purpose, by what it did (delay, abort, reset, slow_body)."}, []string{"service", "kind"})
-	reg.MustRegister(m.faults, m.canaries, m.requests, m.duration, m.bytes, m.forwarded, m.refusals, m.mirrored)
+	reg.MustRegister(m.faults)
+	reg.MustRegister(m.canaries, m.requests, m.duration, m.bytes, m.forwarded, m.refusals, m.mirrored, m.shared)
 	for i, hop := range hops {
 		m.in[i], m.out[i] = m.bytes.WithLabelValues("in", hop), m.bytes.WithLabelValues("out", hop)
 	}

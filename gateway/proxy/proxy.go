@@ -50,6 +50,7 @@ type Options struct {
 	Snapshot   func() *routing.Snapshot
 	Locator    Locator
 	Purger     Purger
+	Purges     Knowledge              // what this node knows of purges; without it caches are not shared
 	HasCert    func(host string) bool // a certificate is held: plain HTTP is redirected
 	BadBody    error                  // what a read of a malformed request body fails with
 	HTTPSPort  string                 // of the HTTPS listener that redirects lead to; empty: no redirects
@@ -71,6 +72,7 @@ type Proxy struct {
 	self    int // index of this node's region in every snapshot
 
 	buffers sync.Pool // *[]byte of copySize
+	sharing sharing
 }
 
 // New builds the chain for one configuration.
@@ -185,6 +187,8 @@ func (x *exchange) run() *refusal {
 		x.p.o.Seen(x.match.service.name, x.head.client)
 	}
 	switch {
+	case x.head.role == roleForget:
+		return x.forget()
 	case x.head.method == methodPurge:
 		return x.purge()
 	case x.head.method == http.MethodOptions && x.head.path == "*" && x.head.hop == 0:
@@ -203,6 +207,11 @@ func (x *exchange) run() *refusal {
 	}
 	x.mirror()
 	switch {
+	case x.head.role != "":
+		if no = x.reached(); no != nil {
+			return no
+		}
+		return x.serveCached()
 	case x.head.hop > 0:
 		return x.servePeer()
 	case x.head.upgrade != "":

@@ -20,6 +20,7 @@ type service struct {
 	name   string
 	config *configs.Service
 	plans  []plan // of each route
+	door   door
 	waits  *Waits
 }
 

@@ -67,11 +67,12 @@ type MeshTLS struct {
 
 // DNS configures the authoritative DNS server.
 type DNS struct {
-	Zones   map[string]Zone `yaml:"zones" doc:"The zones this fleet is authoritative for, by name."`
-	Answers int             `yaml:"answers" doc:"Addresses in an answer: the best region's, then the next region's as the client's own fallback." default:"2" min:"1" max:"8"`
-	Rate    DNSRate         `yaml:"rate" doc:"Bounds answers over UDP, so that nobody can be flooded with ours."`
-	RTT     DNSRTT          `yaml:"rtt" doc:"Steering by the round trips of clients' own connections."`
-	GeoIP   string          `yaml:"geoip" doc:"MaxMind database (.mmdb) with city or country records; optional." path:"true"`
+	Zones   map[string]Zone     `yaml:"zones" doc:"The zones this fleet is authoritative for, by name."`
+	Answers int                 `yaml:"answers" doc:"Addresses in an answer: the best region's, then the next region's as the client's own fallback." default:"2" min:"1" max:"8"`
+	Rate    DNSRate             `yaml:"rate" doc:"Bounds answers over UDP, so that nobody can be flooded with ours."`
+	RTT     DNSRTT              `yaml:"rtt" doc:"Steering by the round trips of clients' own connections."`
+	Push    map[string]*DNSPush `yaml:"push" doc:"Other DNS providers that are handed the addresses of service hosts, by a name of your own. One elected node pushes; a name is never emptied. Records of these providers can't tell clients apart: every client is given the addresses of all regions that are usable."`
+	GeoIP   string              `yaml:"geoip" doc:"MaxMind database (.mmdb) with city or country records; optional." path:"true"`
 }
 
 // DNSRate is response rate limiting.

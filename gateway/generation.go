@@ -239,6 +239,7 @@ func (n *Node) reloadFiles(c *configs.Config) (commit func(), err error) {
 // applyConfig tells the parts that live as long as the node what the new config says. None of this can fail.
 func (n *Node) applyConfig(c *configs.Config) {
 	n.openRTT(c)
+	n.reloadPushes()
 	n.server.SetLimits(c.Limits)
 	n.admin.SetConfig(c.Admin)
 	n.level.Set(logLevel(c.Observe.LogLevel))

@@ -67,7 +67,8 @@ type Node struct {
 	picture    atomic.Pointer[picture]
 	calms      atomic.Pointer[map[string]calm] // by service, of the snapshot
 	state      atomic.Value                    // mesh.NodeState
-	zonesAt    atomic.Int64                    // Unix seconds at which the DNS zones were loaded: their serial
+	pushes     pushes
+	zonesAt    atomic.Int64 // Unix seconds at which the DNS zones were loaded: their serial
 	changed    chan struct{}
 	requests   rate
 	spills     spills
@@ -145,6 +146,7 @@ func New(o Options) (_ *Node, err error) {
 	n.closers = append(n.closers, n.events.Close)
 	n.purges, n.purgeTrack = newPurgeLog(), newPurgeTrack(n.purgesLost)
 	n.judging = newJudging(verdictPolicy(c))
+	n.pushes.reloaded = make(chan struct{}, 1)
 	n.lasting = proxy.NewLasting()
 	n.closers = append(n.closers, n.lasting.Close)
 	n.state.Store(mesh.Joining)

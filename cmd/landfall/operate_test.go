@@ -82,6 +82,11 @@ func fleetAnswers() map[string]any {
 				{Name: "eu-west", State: "up", NodesLive: 2, NodesTotal: 2, Services: map[string]string{"shop": "up", "blog": "up"}},
 				{Name: "us-east", State: "draining", NodesLive: 1, NodesTotal: 2, Drained: true, Services: map[string]string{"shop": "draining", "blog": "down"}, RTT: 16.04},
 			},
+			DNSPush: []admin.DNSPush{
+				{Target: "corporate", Zone: "shop.example.com", Node: "eu-west-1", Self: true, Kept: []string{"old.shop.example.com"}, LastPush: noon},
+				{Target: "partner", Zone: "partner.example", Node: "ap-1", Kept: []string{}},
+				{Target: "press", Zone: "press.example", Node: "eu-west-1", Self: true, Pending: 3, Kept: []string{}, Error: "set addresses in press.example: dns response error code \"REFUSED\" (5)"},
+			},
 		},
 		"GET /v1/nodes": map[string]any{"nodes": []admin.Node{
 			{Name: "eu-west-1", Region: "eu-west", State: "serving", Self: true, Addresses: []string{"192.0.2.1", "2001:db8::1"}},

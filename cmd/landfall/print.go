@@ -76,11 +76,37 @@ func printStatus(w io.Writer, s admin.Status, nodes []admin.Node, drains []admin
 	if err := table(w, rows...); err != nil {
 		return err
 	}
-	if len(drains) == 0 {
-		return nil
+	if err := printPushes(w, s.DNSPush); err != nil || len(drains) == 0 {
+		return err
 	}
 	fmt.Fprintln(w)
 	return printDrains(w, drains)
+}
+
+// printPushes shows the zones at other DNS providers. How far a push has got only its own node knows.
+func printPushes(w io.Writer, pushes []admin.DNSPush) error {
+	if len(pushes) == 0 {
+		return nil
+	}
+	rows := [][]string{{""}, {"DNS PUSH", "ZONE", "BY", "STATE"}}
+	for _, p := range pushes {
+		by, state := p.Node, "ask that node"
+		switch {
+		case p.Node == "":
+			by, state = "-", "no node may: this one reaches less than half of the fleet, or none serves"
+		case p.Error != "":
+			state = "failing: " + p.Error
+		case p.Self && p.Pending > 0:
+			state = fmt.Sprintf("names to push: %d", p.Pending)
+		case p.Self:
+			state = "up to date"
+		}
+		if len(p.Kept) > 0 {
+			state += fmt.Sprintf("; without a usable address, and so left as they are: %d", len(p.Kept))
+		}
+		rows = append(rows, []string{p.Target, p.Zone, by, state})
+	}
+	return table(w, rows...)
 }
 
 func services(m admin.Map[string]) string {

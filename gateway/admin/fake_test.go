@@ -42,6 +42,7 @@ func (f *fakeBackend) summary(name string) RegionSummary {
 func (f *fakeBackend) Status() Status {
 	return Status{Fleet: "shop", Node: "eu-1", Region: "eu-west", Version: "1.0", ConfigHash: "0123456789ab", State: "serving",
 		Ready: true, NotReady: []string{}, Uptime: Duration(90 * time.Minute), RequestsPerSecond: 12.5,
+		DNSPush: []DNSPush{{Target: "corp", Zone: "example.com", Node: "eu-1", Self: true, Pending: 2, Kept: []string{"lost.example.com"}, LastPush: noon(), Error: "REFUSED"}},
 		Regions: []RegionSummary{f.summary("eu-west"), f.summary("us-east")}}
 }
 

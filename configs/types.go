@@ -116,7 +116,15 @@ type Cache struct {
 	Memory    Size `yaml:"memory" doc:"Bytes of memory for cached objects, overhead included; 0 switches the cache off." default:"256MiB" min:"0"`
 	MaxObject Size `yaml:"max_object" doc:"Largest body that is stored; a larger one passes through." default:"32MiB" min:"1KiB"`
 
+	Disk *CacheDisk `yaml:"disk" doc:"Keep what is stored on disk too, where there is more room, and over restarts. Absent: in memory alone."`
+
 	Isolation Duration `yaml:"isolation" doc:"A node that is cut off from the mesh for longer confirms each cached object with its origin before it serves it, since it can't hear of purges. 0s: never." default:"30s" min:"0s" max:"24h"`
+}
+
+// CacheDisk configures the part of a node's cache that is on disk.
+type CacheDisk struct {
+	Path string `yaml:"path" doc:"Folder. Each node makes one of its own name in it." required:"true"`
+	Size Size   `yaml:"size" doc:"Bytes of the files in it. Each object there takes 68 bytes of memory, of which at most an eighth is used so." default:"10GiB" min:"1MiB"`
 }
 
 // Compression configures compression towards clients.

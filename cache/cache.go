@@ -43,6 +43,13 @@ type Policy struct {
 	Negative     map[int]time.Duration // freshness of other statuses without any of their own
 	Jitter       float64               // 0 to 1: lifetimes are shortened by up to this share, by chance
 	RefreshAhead float64               // 0 to 1: a hit in this last share of a lifetime refreshes in the background
+
+	// Peer: the request is another cache's of the fleet. It is answered with what that cache needs to store the response,
+	// and stale only where the origin fails, and said so.
+	Peer bool
+	// Invalidated is told of each URL of the request's host that an unsafe request has changed, before its answer is sent:
+	// an escaped path, and a query as it is in the key. nil: nobody is.
+	Invalidated func(path, query string)
 }
 
 // Options configure a Cache.

@@ -49,6 +49,10 @@ func (c *Cache) Serve(w http.ResponseWriter, r *http.Request, view Request, p Po
 	x.hash = x.key.url().hash(c.store.seed)
 	x.shard = c.store.shardOf(x.hash)
 	out := x.serve()
+	if p.Peer {
+		c.metrics.peers[out.Result].Inc()
+		return out
+	}
 	x.shard.results.of(out.Result).Add(1)
 	c.metrics.requests[out.Result].Inc()
 	return out
@@ -94,7 +98,7 @@ func (x *exchange) reuse(o *object) (out Outcome, done bool) {
 			x.refresh(o) // it is in use, so it will be asked for again
 		}
 		return x.writeObject(o, n, Hit), true
-	case !unsure && o.mayRefresh(x.now):
+	case !unsure && o.mayRefresh(x.now) && !x.policy.Peer:
 		x.refresh(o)
 		return x.writeObject(o, n, Stale), true
 	case o.failedWithin(x.now, retryAfter) && o.mayHide(x.now):
@@ -127,7 +131,7 @@ func (x *exchange) forward(found found) Outcome {
 	revalidates := found.object != nil && found.object.validatable()
 	partial := x.r.Method == http.MethodHead || x.header["Range"] != nil
 	if x.request.noStore || (partial && !revalidates) {
-		return x.pass(reason)
+		return x.passShared(reason)
 	}
 	if marked := x.c.marks.has(x.key, x.now); marked || x.policy.NoCollapse {
 		if marked && isConditional(x.header) && !revalidates {
@@ -198,7 +202,7 @@ func (x *exchange) follow(f *fill, stale *object, reason string) (Outcome, next)
 	if f.spoiled(cells, x.gen) {
 		return Outcome{}, again
 	}
-	n := note{fwd: reason, collapsed: true}
+	n := note{fwd: reason, collapsed: true, detail: f.asking.Detail}
 	switch f.verdict {
 	case shared:
 		if x.fits(f, f.meta.varyNames, f.meta.licensed) {
@@ -279,14 +283,14 @@ func (x *exchange) conclude(f *fill, reason string) Outcome {
 	x.now = x.c.now()
 	switch f.verdict {
 	case shared, private:
-		return x.writeStream(f, f.owner, note{fwd: reason, stored: true}, Miss)
+		return x.writeStream(f, f.owner, note{fwd: reason, stored: true, detail: f.asking.Detail}, Miss)
 	case handed:
 		stop := context.AfterFunc(x.r.Context(), f.cancel)
 		defer stop()
 		defer f.cancel()
-		return x.relay(f.response, note{fwd: reason}, Miss)
+		return x.relay(f.response, note{fwd: reason, detail: f.asking.Detail}, Miss)
 	case renewed:
-		out := x.writeObject(f.object, note{fwd: fwdStale, fwdStatus: f.status}, Revalidated)
+		out := x.writeObject(f.object, note{fwd: fwdStale, fwdStatus: f.status, detail: f.asking.Detail}, Revalidated)
 		out.Stored = f.stored.Load()
 		return out
 	}
@@ -303,6 +307,17 @@ func (x *exchange) pass(reason string) Outcome {
 		return failure(reason, err)
 	}
 	return x.relay(response, note{fwd: reason}, Pass)
+}
+
+// passShared forwards a request that is not worth a fetch of the whole, but that another cache may be able to answer.
+func (x *exchange) passShared(reason string) Outcome {
+	a := Asking{Shareable: x.shareable(), Holds: true}
+	r := x.r.WithContext(withAsking(x.r.Context(), &a))
+	response, err := checked(x.fetch(r.Context(), r))
+	if err != nil {
+		return failure(reason, err)
+	}
+	return x.relay(response, note{fwd: reason, detail: a.Detail}, Pass)
 }
 
 // passMethod forwards a request that is neither GET nor HEAD. When it succeeds and is not safe, what is stored of its
@@ -323,7 +338,7 @@ func (x *exchange) passMethod() Outcome {
 }
 
 func (x *exchange) invalidate(h http.Header) {
-	x.c.store.purge(x.key.url(), false, x.c.now())
+	x.forget(x.key)
 	for _, name := range groups(h["Cache-Group-Invalidation"]) {
 		x.c.generations.purge(x.key.group(name), false, x.c.now())
 		x.c.generations.recorded(x.key.group(name), "", false, x.c.now())
@@ -342,7 +357,14 @@ func (x *exchange) invalidate(h http.Header) {
 			Service: x.key.Service, Scheme: ref.Scheme, Host: ref.Host, Path: ref.EscapedPath(), RawQuery: ref.RawQuery,
 		})
 		if k.Scheme == x.key.Scheme && k.Host == x.key.Host && k.Port == x.key.Port && k != x.key {
-			x.c.store.purge(k.url(), false, x.c.now())
+			x.forget(k)
 		}
+	}
+}
+
+func (x *exchange) forget(k Key) {
+	x.c.store.purge(k.url(), false, x.c.now())
+	if x.policy.Invalidated != nil {
+		x.policy.Invalidated(k.Path, k.Query)
 	}
 }

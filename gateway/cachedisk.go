@@ -68,12 +68,13 @@ func (t *purgeTrack) restore(notes cache.PurgeNotes, at time.Time) {
 	if len(t.writers) >= maxPurgeWriters {
 		return // its purges are applied again, which is safe
 	}
-	w := &purgeSeen{low: notes.Low, above: map[uint64]struct{}{}, last: at}
+	w := &purgeSeen{id: writerID(notes.Writer), low: notes.Low, above: map[uint64]struct{}{}, last: at}
 	for _, seq := range notes.Above {
 		w.above[seq] = struct{}{}
 	}
 	w.settle(at)
-	t.writers[notes.Writer] = w
+	t.writers[notes.Writer], t.newest = w, at
+	t.changes()
 }
 
 // endDoubt believes what an earlier process left on disk, if another node is there: then its registers were merged, as this

@@ -169,7 +169,7 @@ func (n *Node) seen(service string, client netip.Addr) {
 	if self < 0 || s.Regions[self].Capacity <= 0 {
 		return
 	}
-	var rtts [maxRegions]routing.RTT
+	var rtts [proxy.MaxRegions]routing.RTT
 	c, _ := locate(n.geo, client)
 	c.RTT = n.rttOf(rtts[:], s, client)
 	n.spills.seen(s, self, service, &c)

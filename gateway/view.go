@@ -22,6 +22,7 @@ type report struct {
 	Spill   map[string]spillReport       `json:"spill,omitempty"` // by service: what this region sends on
 	// Strain is how its services bear their load here; absent for those without any.
 	Strain map[string]strainReport `json:"strain,omitempty"`
+	Push   []string                `json:"push,omitempty"` // the targets of dns.push that its config has
 }
 
 // maxReportOrigins bounds a report: with URLs of ordinary length it stays well under mesh.MaxReport.
@@ -44,7 +45,8 @@ type view struct {
 type member struct {
 	mesh.Member
 	report report
-	fresh  bool // the report is recent enough to count
+	doors  doorsSaid // what it sees of other regions' front doors
+	fresh  bool      // the report is recent enough to count
 }
 
 // here tells a node that runs from one that is dead, or left in order and is gone. It counts when something has to reach
@@ -56,7 +58,8 @@ func (m member) here() bool {
 // regionFacts is what a view says of a region beside the routing snapshot, for people.
 type regionFacts struct {
 	live, total int
-	evidence    string // who can't reach which node, when some observers disagree or agree
+	evidence    string                 // who can't reach which node, when some observers disagree or agree
+	doors       map[string]doorFinding // by service; absent where nobody looked
 }
 
 // snapshot folds a view into what routing decides by.
@@ -79,8 +82,14 @@ func (v view) snapshot() (*routing.Snapshot, []regionFacts) {
 			s.AllDown = i
 		}
 	}
+	v.findings(s.Regions, facts)
 	for _, name := range proxy.ServiceNames(v.config) {
-		s.Services = append(s.Services, v.service(name, s.Regions, reporters))
+		svc := v.service(name, s.Regions, reporters)
+		for i := range svc.Places {
+			f, found := facts[i].doors[name]
+			throughDoor(&svc.Places[i], f, found)
+		}
+		s.Services = append(s.Services, svc)
 	}
 	s.PeerRTT = v.peerRTT(s.Regions)
 	if v.weigh != nil {

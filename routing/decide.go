@@ -47,6 +47,10 @@ func (s *Snapshot) Decide(dst []Choice, svc int, c Client) Decision {
 		usable++
 	}
 	explainOrder(dst[:usable], service.Policy)
+	if c.Named > 0 {
+		byName(dst[:usable], c.Named-1)
+		return Decision{Choices: dst, Usable: usable, Mode: mode}
+	}
 	if c.Explore && rule == nil && mode == Normal && service.Policy == Nearest {
 		explore(dst[:usable])
 	}
@@ -67,7 +71,7 @@ func (s *Snapshot) prepare(service *Service) ready {
 		s.classify(&ch, service)
 		r.tally.count(ch.tier)
 		r.choices = append(r.choices, ch)
-		r.shares = r.shares || s.Regions[i].Draining > 0 || p.Drained > 0 || p.Spill > 0
+		r.shares = r.shares || s.Regions[i].Draining > 0 || p.Drained > 0 || p.Spill > 0 || p.Return > 0
 	}
 	return r
 }
@@ -95,6 +99,8 @@ func (s *Snapshot) classify(ch *Choice, service *Service) {
 		ch.State, ch.Reason, ch.tier = Down, NoPool, tierNoPool
 	case r.Dead:
 		ch.State, ch.Reason, ch.tier = Down, NoNode, tierDown
+	case p.Pool == Down && p.Shut:
+		ch.Reason, ch.tier = DoorDown, tierDown
 	case p.Pool == Down:
 		ch.Reason, ch.tier = PoolDown, tierDown
 	case r.Drained:
@@ -115,6 +121,8 @@ func (s *Snapshot) personal(cs []Choice, service *Service, rule *Rule, c *Client
 		case ch.tier > lastUsable:
 		case inShare(s.Regions[i].Draining, key, s.hashes[i], saltDrain), inShare(p.Drained, key, s.hashes[i], saltDrain):
 			ch.State, ch.Reason, ch.tier = Draining, DrainedRegion, tierDrained
+		case ch.tier == tierUp && inShare(p.Return, key, s.hashes[i], saltReturn):
+			ch.Reason, ch.tier = Returning, tierFull
 		case ch.tier == tierUp && s.sentOn(p, i, c):
 			ch.Reason, ch.tier = Full, tierFull
 		}
@@ -290,7 +298,7 @@ func (s *Snapshot) score(c *Choice, key uint64) float64 {
 func explainOrder(cs []Choice, p Policy) {
 	for i := range cs {
 		switch ch := &cs[i]; {
-		case i == 0 && ch.tier == tierFull:
+		case i == 0 && ch.tier == tierFull && ch.Reason == Full:
 			ch.Reason = FullToo
 		case i == 0:
 			ch.Reason = Chosen
@@ -303,6 +311,24 @@ func explainOrder(cs []Choice, p Policy) {
 		default:
 			ch.Reason = ByWeight
 		}
+	}
+}
+
+// byName puts the region that was asked for first, where it is in the first one's tier and state.
+func byName(cs []Choice, region int) {
+	for i := range cs {
+		if cs[i].tier != cs[0].tier || cs[i].State != cs[0].State {
+			return
+		}
+		if cs[i].Region != region {
+			continue
+		}
+		if i > 0 {
+			named := cs[i]
+			copy(cs[1:i+1], cs[:i])
+			cs[0], cs[0].Reason, cs[1].Reason = named, ByName, ByName
+		}
+		return
 	}
 }
 

@@ -37,7 +37,7 @@ func naive(s *Snapshot, svc int, c Client) []int {
 			zero = append(zero, i)
 		case p.Pool == Unknown:
 			unknown = append(unknown, i)
-		case naiveSpilled(s, p, i, c):
+		case share(p.Return, saltReturn), naiveSpilled(s, p, i, c):
 			full = append(full, i)
 		default:
 			up = append(up, i)
@@ -124,6 +124,7 @@ func drawSnapshot(t *rapid.T) *Snapshot {
 			Pool:    rapid.SampledFrom([]State{Up, Up, Unknown, Down}).Draw(t, "state"),
 			Weight:  uint16(rapid.IntRange(0, 3).Draw(t, "weight")),
 			Order:   uint8(rapid.IntRange(0, 2).Draw(t, "order")), Spill: share.Draw(t, "spill"), Drained: share.Draw(t, "away"),
+			Return: share.Draw(t, "return"), Shut: rapid.Bool().Draw(t, "shut"),
 			SpillBeyond: rapid.SampledFrom([]uint32{0, 20000, 60000, 150000}).Draw(t, "beyond"),
 		})
 	}

@@ -14,11 +14,11 @@ import (
 // Options configure a Store.
 type Options struct {
 	Dir        string
-	Size       int64 // bytes of files; at least MinSize
-	MaxRecords int   // bounds the index in memory; 0: 1<<20
-	QueueBytes int64 // of records that wait to be written; 0: 16 MiB
+	Size       int64  // bytes of files; at least MinSize
+	MaxRecords int    // bounds the index in memory; 0: 1<<20
+	QueueBytes int64  // of records that wait to be written; 0: 16 MiB
 	MinBorn    uint64 // records with a smaller Born, that are there when the Store is opened, are forgotten
-	FS         FS    // nil: OS
+	FS         FS     // nil: OS
 	Now        func() time.Time
 
 	// Patience is how long a read may take. 0: 500ms.

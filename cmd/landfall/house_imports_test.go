@@ -19,11 +19,13 @@ var floors = map[string]int{
 	"landfall/cache/history": 1,
 
 	"landfall/cache":            2,
+	"landfall/gateway/canary":   2,
 	"landfall/gateway/certs":    2,
 	"landfall/gateway/compress": 2,
 	"landfall/gateway/upstream": 2,
 	"landfall/healthcheck":      2,
 	"landfall/routing/dns":      2,
+	"landfall/routing/dns/push": 2,
 	"landfall/routing/geo":      2,
 	"landfall/routing/mesh":     2,
 	"landfall/routing/rtt":      2,

@@ -20,6 +20,8 @@ type Backend interface {
 	Weights
 	Purges
 	Breakers
+	Flags
+	Canaries
 }
 
 // Fleet is the fleet as this node sees it.

@@ -12,6 +12,7 @@ import (
 
 	"landfall/cache"
 	"landfall/configs"
+	"landfall/gateway/canary"
 	"landfall/gateway/compress"
 	"landfall/gateway/upstream"
 	"landfall/routing"
@@ -49,13 +50,19 @@ type Options struct {
 	Snapshot   func() *routing.Snapshot
 	Locator    Locator
 	Purger     Purger
+	Purges     Knowledge              // what this node knows of purges; without it caches are not shared
 	HasCert    func(host string) bool // a certificate is held: plain HTTP is redirected
 	BadBody    error                  // what a read of a malformed request body fails with
 	HTTPSPort  string                 // of the HTTPS listener that redirects lead to; empty: no redirects
+	Lasting    *Lasting
 	Logger     *slog.Logger
 	Access     *AccessLog
 	Metrics    *Metrics
 	Now        func() time.Time
+
+	// Better tells of a region that a client should rather be in than here; optional.
+	Better     func(service string, client netip.Addr) (Better, bool)
+	AltSvcPort string // of the HTTPS listeners, for Alt-Svc; empty: none
 
 	Waits func(service string) *Waits             // counts what requests wait for this region's origins; optional
 	Seen  func(service string, client netip.Addr) // told of the clients of some requests (Conn.Sample); optional
@@ -68,17 +75,17 @@ type Proxy struct {
 	trusted []netip.Prefix
 	self    int // index of this node's region in every snapshot
 
-	buffers sync.Pool     // *[]byte of copySize
-	copies  chan struct{} // held by each mirrored request under way
+	buffers sync.Pool // *[]byte of copySize
+	sharing sharing
 }
 
 // New builds the chain for one configuration.
 func New(o Options) (*Proxy, error) {
-	hosts, err := newHostTable(o.Config)
+	hosts, err := newHostTable(o.Config, o.Lasting, o.Metrics)
 	if err != nil {
 		return nil, err
 	}
-	p := &Proxy{o: o, hosts: hosts, copies: make(chan struct{}, maxCopies)}
+	p := &Proxy{o: o, hosts: hosts}
 	for _, t := range o.Config.Listen.TrustedProxies {
 		p.trusted = append(p.trusted, t.Prefix)
 	}
@@ -144,11 +151,23 @@ type exchange struct {
 	// Set by route.
 	match routeResult
 
+	// Set by route too: whose pools serve the request, when it is not as the route says, and what of this the cache must
+	// tell apart.
+	to      string
+	side    canary.Side
+	setSide string // the cookie to be given
+	variant string
+
 	// Set by cache, region and pool, for the account.
 	outcome  cache.Outcome
 	received int64                 // bytes of the request's body, and of an upgraded connection's client side
 	trail    atomic.Pointer[trail] // a fill may write it after the request has ended
 	refusal  *refusal
+
+	steeredTo string // the better region that the client was told of
+	// Of a copy that waits for the request's body.
+	toMirror *upstream.Pool
+	copied   *http.Request
 }
 
 // run leads the request through the phases up to the first "no".
@@ -157,11 +176,16 @@ func (x *exchange) run() *refusal {
 	if x.head, no = x.p.head(x.in, x.conn); no != nil {
 		return no
 	}
-	if x.match, no = x.p.route(x.head); no != nil {
+	if x.match, no = x.p.route(x.head, x.flagOn); no != nil {
 		return no
 	}
+	x.variant = x.match.variant
+	x.chooseSide()
 	x.debugHeaders()
 	if x.redirected() {
+		return nil
+	}
+	if x.steered() {
 		return nil
 	}
 	if no = x.resident(); no != nil {
@@ -171,6 +195,8 @@ func (x *exchange) run() *refusal {
 		x.p.o.Seen(x.match.service.name, x.head.client)
 	}
 	switch {
+	case x.head.role == roleForget:
+		return x.forget()
 	case x.head.method == methodPurge:
 		return x.purge()
 	case x.head.method == http.MethodOptions && x.head.path == "*" && x.head.hop == 0:
@@ -189,6 +215,11 @@ func (x *exchange) run() *refusal {
 	}
 	x.mirror()
 	switch {
+	case x.head.role != "":
+		if no = x.reached(); no != nil {
+			return no
+		}
+		return x.serveCached()
 	case x.head.hop > 0:
 		return x.servePeer()
 	case x.head.upgrade != "":

@@ -34,6 +34,8 @@ const (
 	residency        reason = "residency"
 	rateLimited      reason = "rate_limited"
 	unauthorised     reason = "unauthorised"
+	behind           reason = "behind"
+	overloaded       reason = "overloaded"
 )
 
 // refusal is a "no" of a phase.
@@ -81,6 +83,8 @@ var answers = map[reason]answer{
 
 	rateLimited:  {http.StatusTooManyRequests, "http_request_denied"},
 	unauthorised: {http.StatusUnauthorized, "http_request_denied"},
+	behind:       {http.StatusServiceUnavailable, "destination_unavailable"}, // only nodes see it
+	overloaded:   {http.StatusServiceUnavailable, "connection_limit_reached"},
 
 	// The causes of gateway/upstream.
 	"all_ejected":  {http.StatusServiceUnavailable, "destination_unavailable"},

@@ -24,6 +24,13 @@ type trail struct {
 // fetch runs the region and pool phases for a request of the cache: here where this region's pool is usable, else at the
 // next region's node. Errors are *refusal or *upstream.Error.
 func (x *exchange) fetch(from *http.Request, coding string, body *bodyWatch) (*http.Response, trail, error) {
+	began := x.p.o.Now()
+	resp, tr, err := x.ask(from, coding, body)
+	x.compare(resp, err, x.p.o.Now().Sub(began))
+	return resp, tr, err
+}
+
+func (x *exchange) ask(from *http.Request, coding string, body *bodyWatch) (*http.Response, trail, error) {
 	pool := x.p.o.Pools[x.target()]
 	if pool == nil || pool.Usable() == routing.Down {
 		resp, tr, err := x.elsewhere(from, coding, body)
@@ -68,6 +75,9 @@ func untouched(err error, body *bodyWatch) bool {
 
 // target is the service whose pools serve the request.
 func (x *exchange) target() string {
+	if x.to != "" {
+		return x.to
+	}
 	if to := x.match.route.To; to != "" {
 		return to
 	}
@@ -86,7 +96,7 @@ func (x *exchange) repeatable() bool {
 
 // here is the pool phase: an origin of this region.
 func (x *exchange) here(pool *upstream.Pool, from *http.Request, coding string, body *bodyWatch) (*http.Response, trail, error) {
-	out := x.outbound(from, coding)
+	out := x.outbound(from, coding, false)
 	body.attach(out)
 	if x.head.upgrade != "" {
 		out.Header.Set("Connection", "Upgrade")
@@ -124,7 +134,7 @@ func (x *exchange) elsewhere(from *http.Request, coding string, body *bodyWatch)
 		return nil, trail{}, err // a reload took the service away while this request was under way
 	}
 	key := routing.ClientKey(x.head.client)
-	var buf [maxRegions]routing.Choice
+	var buf [MaxRegions]routing.Choice
 	d := s.Decide(buf[:0], service, routing.Client{
 		Point: s.Regions[x.p.self].Location, Key: key, Country: routing.CountryOf(x.head.country), Via: x.p.self + 1,
 	})
@@ -162,20 +172,36 @@ const (
 	// maxForwards bounds how many nodes one request is offered to from one node, and nodesPerRegion how many in a region.
 	maxForwards    = 3
 	nodesPerRegion = 2
-	// maxRegions is the room for a decision on the stack; larger fleets allocate.
-	maxRegions = 32
+	// MaxRegions is the room for a decision on the stack; larger fleets allocate.
+	MaxRegions = 32
 )
 
 // forward sends the request to another node over the peer channel.
 func (x *exchange) forward(from *http.Request, coding string, body *bodyWatch, node routing.Node) (*http.Response, error) {
-	out := x.outbound(from, coding)
+	return x.forwardAs(from, coding, body, node, nil)
+}
+
+// setHop writes what the next node must know of the request.
+func (x *exchange) setHop(h http.Header) {
+	h.Set(headerHop, strconv.Itoa(x.head.hop+1))
+	h.Set(headerService, x.match.service.name)
+	if x.to != "" {
+		h.Set(headerTo, x.to)
+	}
+	h.Set(headerClient, x.head.client.String())
+	h.Set(headerScheme, x.head.scheme)
+}
+
+// forwardAs is forward with more to say; with it the request is for the node's cache.
+func (x *exchange) forwardAs(from *http.Request, coding string, body *bodyWatch, node routing.Node, more func(http.Header)) (*http.Response, error) {
+	out := x.outbound(from, coding, more != nil)
 	body.attach(out)
 	out.URL.Scheme, out.URL.Host = "https", node.Name+upstream.PeerDomain
 	h := out.Header
-	h.Set(headerHop, strconv.Itoa(x.head.hop+1))
-	h.Set(headerService, x.match.service.name)
-	h.Set(headerClient, x.head.client.String())
-	h.Set(headerScheme, x.head.scheme)
+	x.setHop(h)
+	if more != nil {
+		more(h)
+	}
 	var toPeer *io.PipeWriter
 	if x.head.upgrade != "" {
 		h.Set(headerUpgrade, x.head.upgrade)

@@ -281,15 +281,15 @@ func (n *Node) openPurges(*configs.Config) error {
 // peerAddr is where a node's peer listener is. It is asked only once the mesh exists.
 func (n *Node) peerAddr(name string) (netip.AddrPort, bool) { return n.mesh.PeerAddr(name) }
 
-// peerDelay is the simulated delay of a connection to a node, by its region: the way there and back, since the side that
-// takes a connection delays nothing.
+// peerDelay is the simulated delay of a connection to a node, each way, by its region. The side that takes a connection
+// delays nothing.
 func (n *Node) peerDelay(name string) time.Duration {
 	if len(n.o.Latency) == 0 {
 		return 0
 	}
 	for _, m := range n.mesh.Members() {
 		if m.Name == name {
-			return 2 * n.o.Latency[m.Region]
+			return n.o.Latency[m.Region]
 		}
 	}
 	return 0

@@ -59,6 +59,7 @@ func (n *Node) generate(c *configs.Config, old *generation) (_ *generation, err 
 		Locator: n.geo, Purger: n, Purges: n.purgeTrack, HasCert: n.hasCert, BadBody: server.ErrMalformedBody, HTTPSPort: httpsPort, Logger: n.log, Access: access, Metrics: n.metrics.proxy, Now: n.o.Now,
 		Lasting: n.lasting, Waits: n.strains.of, Seen: n.seen,
 	}
+	n.steerBy(&o, c)
 	if n.peers != nil {
 		o.Peers = n.peers
 	}
@@ -197,6 +198,7 @@ func (n *Node) reload() error {
 	commit()
 	n.generation.Store(g)
 	g.proxy.InForce()
+	n.followControls()
 	n.membersChanged()
 	n.applyConfig(c)
 	old.release(g)

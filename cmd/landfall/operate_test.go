@@ -103,8 +103,9 @@ func fleetAnswers() map[string]any {
 					Load: &half, Requests: 1200, Waiting: 37, Latency: 2.1, Fit: 0.6, Spill: 0.125, SpillBeyond: 92.4},
 				{Region: "ap-southeast", Rank: 3, State: "down", ReasonText: "its pool is down", Weight: 1},
 			},
-			Answer: &admin.DNSAnswer{Addresses: []string{"192.0.2.1", "198.51.100.1"}, TTL: 20, TTLText: "calm for 12m0s", Scope: 24},
-			Route:  &admin.ExplainedRoute{Index: 1, Match: "GET /api/*", Cache: "off"},
+			Answer:   &admin.DNSAnswer{Addresses: []string{"192.0.2.1", "198.51.100.1"}, TTL: 20, TTLText: "calm for 12m0s", Scope: 24},
+			Steering: &admin.ExplainedSteering{From: "us-east", To: "eu-west", Name: "eu.shop.example.com", By: "redirect", Saves: 81, Sent: true},
+			Route:    &admin.ExplainedRoute{Index: 1, Match: "GET /api/*", Cache: "off"},
 			Pool: &admin.ExplainedPool{Region: "eu-west", Origins: []admin.Origin{
 				{URL: "http://10.1.1.1:8080", State: "up", Breaker: "closed"}, {URL: "http://10.1.1.2:8080", State: "down", Breaker: "open", Detail: "connection refused"},
 			}},

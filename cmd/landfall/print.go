@@ -58,6 +58,9 @@ func printStatus(w io.Writer, s admin.Status, nodes []admin.Node, drains []admin
 	if s.Panic {
 		fmt.Fprintln(w, "WARNING: panic: more regions look down than health.panic allows, so all of them are used")
 	}
+	if s.Faults > 0 {
+		fmt.Fprintf(w, "WARNING: %d faults are made on purpose (landfall fault list tells which)\n", s.Faults)
+	}
 	rows := [][]string{{"", ""}, {"REGION", "STATE", "NODES", "RTT", "SERVICES"}}
 	for _, r := range s.Regions {
 		rows = append(rows, []string{r.Name, r.State, fmt.Sprintf("%d/%d", r.NodesLive, r.NodesTotal), rtt(r.RTT), services(r.Services)})
@@ -200,6 +203,9 @@ func printExplanation(w io.Writer, e admin.Explanation) error {
 	if e.Answer != nil {
 		fmt.Fprintf(w, "DNS answers  %s (TTL %d s, %s; scope /%d)\n", strings.Join(e.Answer.Addresses, ", "), e.Answer.TTL, e.Answer.TTLText, e.Answer.Scope)
 	}
+	if s := e.Steering; s != nil {
+		fmt.Fprintf(w, "steering     %s\n", steeringText(s))
+	}
 	if e.Route != nil {
 		fmt.Fprintf(w, "route        %d: %s, cache %s\n", e.Route.Index, e.Route.Match, e.Route.Cache)
 		for _, h := range e.Route.Holders {
@@ -219,6 +225,22 @@ func printExplanation(w io.Writer, e admin.Explanation) error {
 		}
 	}
 	return nil
+}
+
+// steeringText says what a page's request meets that reached the answering node's region all the same.
+func steeringText(s *admin.ExplainedSteering) string {
+	why := fmt.Sprintf("%.0f ms nearer", s.Saves)
+	if s.Must {
+		why = "residency forbids " + s.From
+	}
+	if !s.Sent {
+		return fmt.Sprintf("a page asked for in %s is served there: %s is %s, which is too little, or has no name", s.From, s.To, why)
+	}
+	how := "is redirected"
+	if s.By == "alt_svc" {
+		how = "is told by Alt-Svc"
+	}
+	return fmt.Sprintf("a page asked for in %s %s to %s: %s is %s", s.From, how, s.Name, s.To, why)
 }
 
 func beyond(ms float64) string {

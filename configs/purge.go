@@ -3,6 +3,7 @@ package configs
 import (
 	"fmt"
 	"net/url"
+	"regexp"
 	"strings"
 )
 
@@ -59,6 +60,12 @@ type PurgeWebhook struct {
 	Map     PurgeRule  `yaml:"map" doc:"What an event purges." required:"true"`
 }
 
+// subjectPattern is a subject of NATS with its wildcards, topicPattern a Kafka topic's name or a subject to publish to.
+var (
+	subjectPattern = regexp.MustCompile(`^[A-Za-z0-9_*-]+(\.[A-Za-z0-9_*-]+)*(\.>)?$|^>$`)
+	topicPattern   = regexp.MustCompile(`^[A-Za-z0-9._-]{1,249}$`)
+)
+
 // purge checks the sources and webhooks.
 func (v *validator) purge() {
 	for i := range v.c.Purge.Sources {
@@ -103,6 +110,14 @@ func (v *validator) purgeSource(path string, s *PurgeSource) {
 	for _, name := range []struct{ key, value string }{{"stream", s.Stream}, {"durable", s.Durable}} {
 		if strings.ContainsAny(name.value, ". *>\t\r\n/\\") {
 			v.fault(path+"."+name.key, "%s can't name a %s: JetStream allows no dots, spaces, * and >", v.show(path+"."+name.key, name.value), name.key)
+		}
+	}
+	for _, name := range []struct {
+		key, value string
+		allowed    *regexp.Regexp
+	}{{"subject", s.Subject, subjectPattern}, {"topic", s.Topic, topicPattern}, {"group", s.Group, topicPattern}, {"poison", s.Poison, topicPattern}} {
+		if name.value != "" && !name.allowed.MatchString(name.value) {
+			v.fault(path+"."+name.key, "%s can't be a %s: use letters, digits, dots, - and _", v.show(path+"."+name.key, name.value), name.key)
 		}
 	}
 	if s.CA != "" && !s.TLS && !v.unsure(path+".tls") {

@@ -47,6 +47,7 @@ func validate(c *Config, r *report) {
 	v.flags()
 	v.services()
 	v.purge()
+	v.chaos()
 }
 
 // minLook is the shortest time between two looks at a front door.

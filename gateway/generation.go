@@ -198,6 +198,7 @@ func (n *Node) reload() error {
 	commit()
 	n.generation.Store(g)
 	g.proxy.InForce()
+	n.followControls()
 	n.membersChanged()
 	n.applyConfig(c)
 	old.release(g)
@@ -242,6 +243,7 @@ func (n *Node) applyConfig(c *configs.Config) {
 	n.reloadPushes()
 	n.server.SetLimits(c.Limits)
 	n.admin.SetConfig(c.Admin)
+	n.feeds.Set(c.Purge)
 	n.level.Set(logLevel(c.Observe.LogLevel))
 	n.metrics.node.config(c.Hash)
 	if n.mesh != nil {

@@ -22,6 +22,7 @@ import (
 	"landfall/configs"
 	"landfall/gateway/admin"
 	"landfall/gateway/certs"
+	"landfall/gateway/feeds"
 	"landfall/gateway/proxy"
 	"landfall/gateway/server"
 	"landfall/gateway/upstream"
@@ -75,6 +76,7 @@ type Node struct {
 	strains    strains
 	rtts       atomic.Pointer[rttTable] // nil while nothing is measured
 	purges     *purgeLog
+	feeds      *feeds.Feeds
 
 	lasting     *proxy.Lasting
 	controlling sync.Mutex // one change of what operators turned at a time
@@ -82,6 +84,7 @@ type Node struct {
 	purgeTrack  *purgeTrack
 	purgeWriter *purgeWriter
 	purgeEvents eventLimit
+	doubts      atomic.Bool // of what an earlier process left in the cache on disk
 
 	joined     chan struct{}         // closed when the node may take traffic
 	stating    sync.Mutex            // one change of state at a time
@@ -94,6 +97,7 @@ type Node struct {
 	published   string // the report that the fleet has
 	publishedAt time.Time
 	isolation   isolation
+	metAt       time.Time // since when other nodes are heard while doubts holds
 	observers   observers
 	toldToGo    bool      // connections are told to go because of a drain
 	drainSeen   time.Time // when the node's drain began or ended, by its own clock
@@ -155,7 +159,7 @@ func New(o Options) (_ *Node, err error) {
 			n.close()
 		}
 	}()
-	for _, step := range []func(*configs.Config) error{n.openData, n.openCache, n.openCerts, n.openMesh, n.openPurges, n.openGeneration, n.openServer, n.openDNS} {
+	for _, step := range []func(*configs.Config) error{n.openData, n.openCache, n.openCerts, n.openMesh, n.openPurges, n.openFeeds, n.openGeneration, n.openServer, n.openDNS} {
 		if err := step(c); err != nil {
 			return nil, err
 		}
@@ -204,14 +208,6 @@ func (n *Node) openData(c *configs.Config) error {
 		return fmt.Errorf("open dns.geoip: %w", err)
 	}
 	n.closers = append(n.closers, func() { _ = n.geo.Close() })
-	return nil
-}
-
-func (n *Node) openCache(c *configs.Config) error {
-	n.cache = cache.New(cache.Options{
-		MaxBytes: int64(c.Cache.Memory), MaxObject: int64(c.Cache.MaxObject), Now: n.o.Now, Metrics: n.metrics.cache, Logger: n.log,
-	})
-	n.closers = append(n.closers, n.cache.Close)
 	return nil
 }
 

@@ -31,6 +31,7 @@ func (n *Node) Run(ctx context.Context, stop <-chan struct{}) error {
 	g.Go(func() error { return n.checker.Run(ctx) })
 	g.Go(func() error { return n.watch(ctx) })
 	g.Go(func() error { return n.serveAdmin(ctx) })
+	g.Go(func() error { return n.runFeeds(ctx) })
 	g.Go(func() error { return n.judgeCanaries(ctx) })
 	if n.mesh != nil {
 		g.Go(func() error { return n.shareRTT(ctx) })
@@ -69,6 +70,7 @@ func (n *Node) live(ctx context.Context, stop <-chan struct{}, end func()) error
 	if n.mesh != nil {
 		select {
 		case <-n.mesh.Ready():
+			n.endDoubt()
 		case <-stop:
 			close(n.joined)
 			return n.leave(ctx)
@@ -76,6 +78,7 @@ func (n *Node) live(ctx context.Context, stop <-chan struct{}, end func()) error
 			return nil
 		}
 	}
+	n.followControls() // what operators turned holds from the first request on
 	n.setState(mesh.Serving)
 	close(n.joined)
 	n.o.Print("ready")
@@ -393,6 +396,9 @@ func (n *Node) serveClient(w http.ResponseWriter, r *http.Request) {
 		case <-r.Context().Done():
 			return
 		}
+	}
+	if n.feeds.ServeWebhook(w, r) {
+		return
 	}
 	conn := connOf(r)
 	conn.Sample = n.sampled(n.requests.count.Add(1))

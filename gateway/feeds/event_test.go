@@ -2,7 +2,6 @@ package feeds
 
 import (
 	"encoding/json"
-	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -51,7 +50,7 @@ func FuzzRule(f *testing.F) {
 		}
 		for _, u := range p.URLs {
 			if rest, ok := strings.CutPrefix(u, "https://h.test/"); !ok || strings.ContainsAny(rest, "?#\x00 ") {
-				t.Fatal(fmt.Sprintf("%q leaves its place", u))
+				t.Fatalf("%q leaves its place", u)
 			}
 		}
 	})

@@ -20,11 +20,11 @@ import (
 	"landfall/configs"
 )
 
-// Purger makes a purge durable. An error that Refused wraps says that it never will be.
+// Purger makes a purge durable. An error that ErrRefused wraps says that it never will be.
 type Purger func(ctx context.Context, p Purge) error
 
-// Refused is wrapped by an error of a purge that is wrong in itself: the service has no such host, or the like.
-var Refused = errors.New("refused")
+// ErrRefused is wrapped by an error of a purge that is wrong in itself: the service has no such host, or the like.
+var ErrRefused = errors.New("refused")
 
 // Options are what Feeds work with.
 type Options struct {
@@ -289,7 +289,7 @@ func (s *source) carryOut(ctx context.Context, data []byte) (result string, err 
 	}
 	p.By = s.c.Name()
 	switch err := s.f.o.Purge(ctx, p); {
-	case errors.Is(err, Refused):
+	case errors.Is(err, ErrRefused):
 		return poison, err
 	case err != nil:
 		return failed, err

@@ -129,7 +129,7 @@ func story(t *testing.T, c configs.PurgeSource, publish func(string)) {
 	publish(`{"other": 1}`)
 	refuse := func(p Purge) error {
 		if p.Keys[0] == "sku-bad" {
-			return fmt.Errorf("%w: no such host", Refused)
+			return fmt.Errorf("%w: no such host", ErrRefused)
 		}
 		return nil
 	}

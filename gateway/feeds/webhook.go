@@ -102,7 +102,7 @@ func (f *Feeds) takeHook(h *hook, r *http.Request, body []byte) (result string, 
 	if err == nil {
 		p.By = "webhook/" + h.name
 		err = f.o.Purge(r.Context(), p)
-		if err != nil && !errors.Is(err, Refused) {
+		if err != nil && !errors.Is(err, ErrRefused) {
 			h.leave(id) // it may come again
 			return failed, http.StatusServiceUnavailable, "the purge was not made durable; try again"
 		}

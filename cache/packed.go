@@ -309,7 +309,7 @@ func (o *object) header() http.Header {
 	}
 	keys, groups := o.tags()
 	if len(keys) > 0 {
-		h["Cache-Tag"] = keys
+		h[HeaderKey] = keys
 	}
 	if len(groups) > 0 {
 		quoted := make([]string, len(groups))

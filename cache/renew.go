@@ -41,9 +41,12 @@ func (f *fill) renew(update http.Header, received time.Time) {
 	fresh.used()
 	f.object, f.shareable = fresh, j.shared
 	if j.refusal == storable {
-		f.stored.Store(f.c.store.replace(f, old, fresh))
+		if f.c.store.replace(f, old, fresh) {
+			f.stored.Store(true)
+			f.c.tier.put(fresh)
+		}
 	} else {
-		f.c.store.remove(old)
+		f.c.remove(old)
 		f.c.store.leave(fresh)
 	}
 	if !j.shared {
@@ -57,6 +60,9 @@ func (f *fill) renew(update http.Header, received time.Time) {
 func merge(stored, update http.Header) http.Header {
 	merged := maps.Clone(stored)
 	delete(merged, "Date") // without one in the 304, the time of receipt takes its place
+	if update["Surrogate-Key"] != nil || update["Cache-Tag"] != nil || update[HeaderKey] != nil {
+		delete(merged, HeaderKey)
+	}
 	for name, values := range update {
 		switch name {
 		case "Content-Length", "Content-Encoding", "Content-Type", "Content-Range", "Set-Cookie", "Cache-Status":

@@ -35,6 +35,9 @@ func (x *exchange) setHeader(m *meta, n note, withAge bool, skip func(string) bo
 		age = max(m.age(x.now), 0)
 	}
 	setOwn(h, make([]string, 2+len(m.upstream)), n, age, m.upstream)
+	if x.policy.Peer {
+		tellPeer(h, m.keys, m.targeted, n)
+	}
 }
 
 // setStored is setHeader for a stored object. Its texts are parts of the object's head, so that a hit allocates one slice
@@ -57,6 +60,10 @@ func (x *exchange) setStored(o *object, n note, skip func(string) bool) {
 		}
 	}
 	setOwn(h, values[count:], n, max(o.age(x.now), 0), upstream)
+	if x.policy.Peer {
+		keys, _ := o.tags()
+		tellPeer(h, keys, o.details().targeted, n)
+	}
 }
 
 // setOwn writes Age, unless it is negative, and Cache-Status into values, which has room for them and for upstream.
@@ -75,6 +82,19 @@ func setOwn(h http.Header, values []string, n note, age time.Duration, upstream 
 	copy(values[1:], upstream)
 	values[len(values)-1] = text[split:]
 	h["Cache-Status"] = values[1:len(values):len(values)]
+}
+
+// tellPeer adds what only caches of the fleet say to each other.
+func tellPeer(h http.Header, keys, targeted []string, n note) {
+	if len(keys) > 0 {
+		h[HeaderKey] = keys
+	}
+	if len(targeted) > 0 {
+		h["Landfall-Cache-Control"] = targeted
+	}
+	if n.stale {
+		h[HeaderStale] = []string{"1"}
+	}
 }
 
 // isRepresentation tells the fields that describe a body, which a response without it does not carry.
@@ -112,6 +132,7 @@ func (x *exchange) finish(out Outcome, err error) Outcome {
 // writeObject answers from a stored object.
 func (x *exchange) writeObject(o *object, n note, result string) Outcome {
 	o.used()
+	n.stale = result == Stale
 	out := Outcome{Result: result, Forward: n.fwd}
 	if asksIfModified(x.header) && notModified(o.validators(), x.header) {
 		x.setStored(o, n, isBodyField)
@@ -216,7 +237,7 @@ func (x *exchange) relay(response *http.Response, n note, result string) Outcome
 		status, skip = http.StatusNotModified, isBodyField
 	}
 	for name, values := range response.Header {
-		if !isHop(name) && !listedHop(response.Header, name) && !skip(name) && !isForCaches(name) {
+		if !isHop(name) && !listedHop(response.Header, name) && !skip(name) && (x.policy.Peer || !isForCaches(name)) {
 			h[name] = values
 		}
 	}

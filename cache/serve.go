@@ -33,6 +33,7 @@ type exchange struct {
 	now     time.Time
 	gen     uint64 // the purges that were before it
 	request directives
+	detail  string // of Cache-Status, with a hit
 }
 
 // Serve answers r from the store, by joining a fetch or by fetch, and writes the response to w. view is what the key is
@@ -48,6 +49,10 @@ func (c *Cache) Serve(w http.ResponseWriter, r *http.Request, view Request, p Po
 	x.hash = x.key.url().hash(c.store.seed)
 	x.shard = c.store.shardOf(x.hash)
 	out := x.serve()
+	if p.Peer {
+		c.metrics.peers[out.Result].Inc()
+		return out
+	}
 	x.shard.results.of(out.Result).Add(1)
 	c.metrics.requests[out.Result].Inc()
 	return out
@@ -64,6 +69,10 @@ func (x *exchange) serve() Outcome {
 		x.request = parseDirectives(lines)
 	}
 	f := x.shard.lookup(x.hash, &x.key, x.header)
+	if f.object == nil && x.fromDisk() {
+		x.now, x.detail = x.c.now(), detailDisk
+		f = x.shard.lookup(x.hash, &x.key, x.header)
+	}
 	if f.object != nil {
 		if out, done := x.reuse(f.object); done {
 			return out
@@ -74,21 +83,22 @@ func (x *exchange) serve() Outcome {
 
 // reuse answers from an object without waiting for the origin, if that is allowed.
 func (x *exchange) reuse(o *object) (out Outcome, done bool) {
-	fresh := o.isFresh(x.now) && !x.c.cutOff.Load()
+	unsure := x.c.unsure(o)
+	fresh := o.isFresh(x.now) && !unsure
 	if !o.is(isLicensed) && x.header["Authorization"] != nil {
 		if fresh {
 			return x.pass(fwdRequest), true
 		}
 		return x.pass(fwdStale), true
 	}
-	n := note{hit: true, ttl: floorSeconds(o.remaining(x.now))}
+	n := note{hit: true, ttl: floorSeconds(o.remaining(x.now)), detail: x.detail}
 	switch {
 	case fresh:
 		if x.policy.RefreshAhead > 0 && o.remaining(x.now) < time.Duration(x.policy.RefreshAhead*float64(o.fresh)) {
 			x.refresh(o) // it is in use, so it will be asked for again
 		}
 		return x.writeObject(o, n, Hit), true
-	case o.mayRefresh(x.now) && !x.c.cutOff.Load():
+	case !unsure && o.mayRefresh(x.now) && !x.policy.Peer:
 		x.refresh(o)
 		return x.writeObject(o, n, Stale), true
 	case o.failedWithin(x.now, retryAfter) && o.mayHide(x.now):
@@ -121,7 +131,7 @@ func (x *exchange) forward(found found) Outcome {
 	revalidates := found.object != nil && found.object.validatable()
 	partial := x.r.Method == http.MethodHead || x.header["Range"] != nil
 	if x.request.noStore || (partial && !revalidates) {
-		return x.pass(reason)
+		return x.passShared(reason)
 	}
 	if marked := x.c.marks.has(x.key, x.now); marked || x.policy.NoCollapse {
 		if marked && isConditional(x.header) && !revalidates {
@@ -192,7 +202,7 @@ func (x *exchange) follow(f *fill, stale *object, reason string) (Outcome, next)
 	if f.spoiled(cells, x.gen) {
 		return Outcome{}, again
 	}
-	n := note{fwd: reason, collapsed: true}
+	n := note{fwd: reason, collapsed: true, detail: f.asking.Detail}
 	switch f.verdict {
 	case shared:
 		if x.fits(f, f.meta.varyNames, f.meta.licensed) {
@@ -273,14 +283,14 @@ func (x *exchange) conclude(f *fill, reason string) Outcome {
 	x.now = x.c.now()
 	switch f.verdict {
 	case shared, private:
-		return x.writeStream(f, f.owner, note{fwd: reason, stored: true}, Miss)
+		return x.writeStream(f, f.owner, note{fwd: reason, stored: true, detail: f.asking.Detail}, Miss)
 	case handed:
 		stop := context.AfterFunc(x.r.Context(), f.cancel)
 		defer stop()
 		defer f.cancel()
-		return x.relay(f.response, note{fwd: reason}, Miss)
+		return x.relay(f.response, note{fwd: reason, detail: f.asking.Detail}, Miss)
 	case renewed:
-		out := x.writeObject(f.object, note{fwd: fwdStale, fwdStatus: f.status}, Revalidated)
+		out := x.writeObject(f.object, note{fwd: fwdStale, fwdStatus: f.status, detail: f.asking.Detail}, Revalidated)
 		out.Stored = f.stored.Load()
 		return out
 	}
@@ -297,6 +307,17 @@ func (x *exchange) pass(reason string) Outcome {
 		return failure(reason, err)
 	}
 	return x.relay(response, note{fwd: reason}, Pass)
+}
+
+// passShared forwards a request that is not worth a fetch of the whole, but that another cache may be able to answer.
+func (x *exchange) passShared(reason string) Outcome {
+	a := Asking{Shareable: x.shareable(), Holds: true}
+	r := x.r.WithContext(withAsking(x.r.Context(), &a))
+	response, err := checked(x.fetch(r.Context(), r))
+	if err != nil {
+		return failure(reason, err)
+	}
+	return x.relay(response, note{fwd: reason, detail: a.Detail}, Pass)
 }
 
 // passMethod forwards a request that is neither GET nor HEAD. When it succeeds and is not safe, what is stored of its
@@ -317,9 +338,10 @@ func (x *exchange) passMethod() Outcome {
 }
 
 func (x *exchange) invalidate(h http.Header) {
-	x.c.store.purge(x.key.url(), false, x.c.now())
+	x.forget(x.key)
 	for _, name := range groups(h["Cache-Group-Invalidation"]) {
 		x.c.generations.purge(x.key.group(name), false, x.c.now())
+		x.c.generations.recorded(x.key.group(name), "", false, x.c.now())
 		x.c.wantSweep()
 	}
 	base := &url.URL{Scheme: x.key.Scheme, Host: x.key.authority(), Path: "/"}
@@ -335,7 +357,14 @@ func (x *exchange) invalidate(h http.Header) {
 			Service: x.key.Service, Scheme: ref.Scheme, Host: ref.Host, Path: ref.EscapedPath(), RawQuery: ref.RawQuery,
 		})
 		if k.Scheme == x.key.Scheme && k.Host == x.key.Host && k.Port == x.key.Port && k != x.key {
-			x.c.store.purge(k.url(), false, x.c.now())
+			x.forget(k)
 		}
+	}
+}
+
+func (x *exchange) forget(k Key) {
+	x.c.store.purge(k.url(), false, x.c.now())
+	if x.policy.Invalidated != nil {
+		x.policy.Invalidated(k.Path, k.Query)
 	}
 }

@@ -12,6 +12,9 @@ const (
 	fwdStale    = "stale"     // stored, to be revalidated
 )
 
+// detailDisk tells that a hit came from disk.
+const detailDisk = "disk"
+
 // note is one cache's member of Cache-Status (RFC 9211).
 type note struct {
 	hit       bool
@@ -21,6 +24,8 @@ type note struct {
 	stored    bool
 	collapsed bool
 	detail    string // a token
+
+	stale bool // not of Cache-Status: for a peer
 }
 
 func (n note) append(b []byte) []byte {

@@ -145,7 +145,7 @@ var anythingGoes = []string{
 	"services.shop.routes[].rewrite.query.via", "services.shop.routes[].headers.request.set.X-Edge",
 	"services.shop.routes[].headers.response.set.Strict-Transport-Security",
 	"services.shop.pool.tls.ca", "services.shop.pool.tls.cert", "services.shop.pool.tls.key",
-	"observe.access_log.path", "admin.tokens[].name",
+	"observe.access_log.path", "cache.disk.path", "admin.tokens[].name",
 }
 
 // TestEveryKeyRefusesNonsense puts nonsense in the place of each scalar of the full example, one by one: validation has

@@ -35,6 +35,7 @@ func validate(c *Config, r *report) {
 	}
 	if !v.badAbove("regions") {
 		v.oneOf(c.Health.AllDown, append(c.RegionNames(), "fail_open"), "health.all_down")
+		v.oneOf(c.Cache.Shield, append(c.RegionNames(), "off", "nearest"), "cache.shield")
 	}
 	v.health()
 	v.listen()

@@ -29,6 +29,7 @@ func (b backend) Status() admin.Status {
 		Fleet: c.Fleet, Node: n.id.name, Region: n.id.region, Version: n.o.Version, ConfigHash: c.Hash,
 		State: string(n.state.Load().(mesh.NodeState)), Uptime: admin.Duration(n.o.Now().Sub(n.started).Truncate(time.Second)),
 		RequestsPerSecond: n.requests.value(), SplitConfig: len(b.hashes()) > 1,
+		DNSPush: n.pushStatus(),
 	}
 	st.Ready, st.NotReady = b.Ready()
 	for i := range s.Regions {
@@ -239,6 +240,9 @@ func (b backend) Cache() admin.CacheStats {
 	out := admin.CacheStats{
 		Node: b.n.id.name, Enabled: st.MaxBytes > 0, Objects: st.Objects, Bytes: st.Bytes, MaxBytes: st.MaxBytes,
 		Hits: uint64(st.Hits), Misses: uint64(st.Misses), Evictions: uint64(st.Evictions),
+	}
+	if d := st.Disk; d != nil {
+		out.Disk = &admin.CacheDisk{Objects: d.Records, Bytes: d.Bytes, MaxBytes: d.MaxBytes, Evictions: uint64(d.Evicted), Corrupt: uint64(d.Corrupt), Down: d.Down}
 	}
 	if total := out.Hits + out.Misses; total > 0 {
 		out.HitRatio = float64(out.Hits) / float64(total)

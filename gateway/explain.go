@@ -15,7 +15,7 @@ import (
 // Explain implements admin.Services: the same decision that DNS answers by, with its reasons.
 func (b backend) Explain(url string, client netip.Addr) (admin.Explanation, error) {
 	n := b.n
-	host, path, _, err := proxy.NormalURL(url)
+	host, path, query, err := proxy.NormalURL(url)
 	if err != nil {
 		return admin.Explanation{}, admin.Invalid("url", err.Error())
 	}
@@ -39,9 +39,29 @@ func (b backend) Explain(url string, client netip.Addr) (admin.Explanation, erro
 		r.Evidence = n.evidence(r.Region, d.service)
 		e.Regions = append(e.Regions, r)
 	}
+	e.Steering = b.explainSteering(d, host, client)
 	b.explainDNS(&e, host, client)
 	b.explainRoute(&e, d, path)
+	b.explainHolders(&e, path, query)
 	return e, nil
+}
+
+// explainSteering tells whether this node would send the client on, by what it asks when a request comes.
+func (b backend) explainSteering(d steered, host string, client netip.Addr) *admin.ExplainedSteering {
+	c := b.n.generation.Load().config.Services[d.service]
+	if c == nil || c.Steering.Redirect == nil || !client.IsValid() || named(c, d.snapshot, host) > 0 {
+		return nil
+	}
+	better, ok := b.n.better(d.service, client)
+	if !ok {
+		return nil
+	}
+	r := c.Steering.Redirect
+	out := &admin.ExplainedSteering{
+		From: b.n.id.region, To: better.Region, Name: r.Names[better.Region], By: r.By, Saves: millis(better.Saves), Must: better.Must,
+	}
+	out.Sent = out.Name != "" && (better.Must || better.Saves >= r.Detour.D())
+	return out
 }
 
 // evidence is what the state of a service in a region rests on; where the region itself is down, that.
@@ -118,6 +138,17 @@ func (b backend) hasV6() bool {
 		}
 	}
 	return false
+}
+
+// explainHolders adds whose caches a miss asks.
+func (b backend) explainHolders(e *admin.Explanation, path, query string) {
+	if e.Route == nil {
+		return
+	}
+	scheme, _, _ := strings.Cut(strings.ToLower(e.URL), "://")
+	for _, h := range b.n.generation.Load().proxy.Holders(e.Service, scheme, e.Host, path, query) {
+		e.Route.Holders = append(e.Route.Holders, admin.Holder{Role: h[0], Region: h[1], Node: h[2]})
+	}
 }
 
 // explainRoute adds the route and the pool that a GET of the path would meet in the chosen region.

@@ -17,6 +17,7 @@ import (
 	"landfall/healthcheck"
 	"landfall/routing"
 	"landfall/routing/dns"
+	"landfall/routing/dns/push"
 	"landfall/routing/mesh"
 )
 
@@ -27,6 +28,7 @@ type metricSets struct {
 	certs    *certs.Metrics
 	compress *compress.Metrics
 	dns      *dns.Metrics
+	push     *push.Metrics
 	health   *healthcheck.Metrics
 	doors    *healthcheck.DoorMetrics
 	mesh     *mesh.Metrics
@@ -41,7 +43,8 @@ func newMetrics(reg prometheus.Registerer) metricSets {
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return metricSets{
 		admin: admin.NewMetrics(reg), cache: cache.NewMetrics(reg), certs: certs.NewMetrics(reg), compress: compress.NewMetrics(reg),
-		dns: dns.NewMetrics(reg), health: healthcheck.NewMetrics(reg), doors: healthcheck.NewDoorMetrics(reg), mesh: mesh.NewMetrics(reg), proxy: proxy.NewMetrics(reg),
+		push: push.NewMetrics(reg),
+		dns:  dns.NewMetrics(reg), health: healthcheck.NewMetrics(reg), doors: healthcheck.NewDoorMetrics(reg), mesh: mesh.NewMetrics(reg), proxy: proxy.NewMetrics(reg),
 		server: server.NewMetrics(reg), upstream: upstream.NewMetrics(reg), node: newNodeMetrics(reg), controls: newControlMetrics(reg),
 	}
 }

@@ -67,7 +67,8 @@ type Node struct {
 	picture    atomic.Pointer[picture]
 	calms      atomic.Pointer[map[string]calm] // by service, of the snapshot
 	state      atomic.Value                    // mesh.NodeState
-	zonesAt    atomic.Int64                    // Unix seconds at which the DNS zones were loaded: their serial
+	pushes     pushes
+	zonesAt    atomic.Int64 // Unix seconds at which the DNS zones were loaded: their serial
 	changed    chan struct{}
 	requests   rate
 	spills     spills
@@ -81,6 +82,7 @@ type Node struct {
 	purgeTrack  *purgeTrack
 	purgeWriter *purgeWriter
 	purgeEvents eventLimit
+	doubts      atomic.Bool // of what an earlier process left in the cache on disk
 
 	joined     chan struct{}         // closed when the node may take traffic
 	stating    sync.Mutex            // one change of state at a time
@@ -94,6 +96,7 @@ type Node struct {
 	publishedAt time.Time
 	keys        *keyring // nil without a mesh
 	isolation   isolation
+	metAt       time.Time // since when other nodes are heard while doubts holds
 	observers   observers
 	toldToGo    bool      // connections are told to go because of a drain
 	drainSeen   time.Time // when the node's drain began or ended, by its own clock
@@ -147,6 +150,7 @@ func New(o Options) (_ *Node, err error) {
 	n.closers = append(n.closers, n.events.Close)
 	n.purges, n.purgeTrack = newPurgeLog(), newPurgeTrack(n.purgesLost)
 	n.judging = newJudging(verdictPolicy(c))
+	n.pushes.reloaded = make(chan struct{}, 1)
 	n.lasting = proxy.NewLasting()
 	n.closers = append(n.closers, n.lasting.Close)
 	n.state.Store(mesh.Joining)
@@ -204,14 +208,6 @@ func (n *Node) openData(c *configs.Config) error {
 		return fmt.Errorf("open dns.geoip: %w", err)
 	}
 	n.closers = append(n.closers, func() { _ = n.geo.Close() })
-	return nil
-}
-
-func (n *Node) openCache(c *configs.Config) error {
-	n.cache = cache.New(cache.Options{
-		MaxBytes: int64(c.Cache.Memory), MaxObject: int64(c.Cache.MaxObject), Now: n.o.Now, Metrics: n.metrics.cache, Logger: n.log,
-	})
-	n.closers = append(n.closers, n.cache.Close)
 	return nil
 }
 
@@ -291,15 +287,15 @@ func (n *Node) openPurges(*configs.Config) error {
 // peerAddr is where a node's peer listener is. It is asked only once the mesh exists.
 func (n *Node) peerAddr(name string) (netip.AddrPort, bool) { return n.mesh.PeerAddr(name) }
 
-// peerDelay is the simulated delay of a connection to a node, by its region: the way there and back, since the side that
-// takes a connection delays nothing.
+// peerDelay is the simulated delay of a connection to a node, each way, by its region. The side that takes a connection
+// delays nothing.
 func (n *Node) peerDelay(name string) time.Duration {
 	if len(n.o.Latency) == 0 {
 		return 0
 	}
 	for _, m := range n.mesh.Members() {
 		if m.Name == name {
-			return 2 * n.o.Latency[m.Region]
+			return n.o.Latency[m.Region]
 		}
 	}
 	return 0

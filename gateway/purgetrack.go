@@ -19,12 +19,17 @@ const (
 // was away may never hear of some; it then learns from the numbers that it missed them, and drops all it has.
 type purgeTrack struct {
 	lost func(why string)
+	note func(writer string, w *purgeSeen) // keeps what was applied over a restart
 
 	mu      sync.Mutex
 	writers map[string]*purgeSeen
+	newest  time.Time     // when any was last heard of
+	text    string        // all of it as other nodes are told; empty: to be written
+	changed chan struct{} // closed at the next change; nil: nobody waits
 }
 
 type purgeSeen struct {
+	id    string              // of the writer
 	low   uint64              // all up to this are applied, or made up for
 	above map[uint64]struct{} // applied beyond
 	hole  time.Time           // since when something is missing between; zero: nothing is
@@ -32,7 +37,7 @@ type purgeSeen struct {
 }
 
 func newPurgeTrack(lost func(why string)) *purgeTrack {
-	return &purgeTrack{lost: lost, writers: map[string]*purgeSeen{}}
+	return &purgeTrack{lost: lost, note: func(string, *purgeSeen) {}, writers: map[string]*purgeSeen{}}
 }
 
 // take applies a writer's register unless that was done.
@@ -44,10 +49,11 @@ func (t *purgeTrack) take(writer string, seq, first uint64, now time.Time, apply
 		if len(t.writers) >= maxPurgeWriters {
 			t.forgetOldest()
 		}
-		w = &purgeSeen{above: map[uint64]struct{}{}}
+		w = &purgeSeen{id: writerID(writer), above: map[uint64]struct{}{}}
 		t.writers[writer] = w
 	}
-	w.last = now
+	w.last, t.newest = now, now
+	defer t.changes()
 	if first > w.low+1 && t.missing(w, first) {
 		t.lost(fmt.Sprintf("%s issued purges that this node never heard of", writer))
 	}
@@ -62,6 +68,7 @@ func (t *purgeTrack) take(writer string, seq, first uint64, now time.Time, apply
 		t.giveUp(writer, w)
 	}
 	w.settle(now)
+	t.note(writer, w)
 }
 
 // missing tells whether a register below first was not applied.
@@ -107,12 +114,14 @@ func (t *purgeTrack) tick(now time.Time) {
 		if !w.hole.IsZero() && now.Sub(w.hole) >= purgePatience {
 			t.giveUp(name, w)
 			w.settle(now)
+			t.note(name, w)
 		}
 	}
 }
 
 func (t *purgeTrack) giveUp(writer string, w *purgeSeen) {
 	t.lost(fmt.Sprintf("purges of %s are missing and no node has them", writer))
+	t.changes()
 	for seq := range w.above {
 		w.low = max(w.low, seq)
 	}

@@ -41,6 +41,7 @@ func (n *Node) Run(ctx context.Context, stop <-chan struct{}) error {
 	if n.certs != nil {
 		g.Go(func() error { return n.certs.Run(ctx) })
 	}
+	g.Go(func() error { return n.runPushes(ctx) })
 	for _, l := range n.dnsListeners {
 		g.Go(func() error {
 			// A node that has not joined knows no addresses, and resolvers would remember an answer without one. Queries that
@@ -69,6 +70,7 @@ func (n *Node) live(ctx context.Context, stop <-chan struct{}, end func()) error
 	if n.mesh != nil {
 		select {
 		case <-n.mesh.Ready():
+			n.endDoubt()
 		case <-stop:
 			close(n.joined)
 			return n.leave(ctx)
@@ -250,7 +252,7 @@ func (n *Node) member(m mesh.Member, now time.Time) member {
 
 // ownReport is how this node sees its region's pools.
 func (n *Node) ownReport() report {
-	r := report{Pools: map[string]string{}, Origins: map[string]map[string]string{}, Load: n.loadReport(), Spill: n.spills.published(), Strain: n.strains.told()}
+	r := report{Pools: map[string]string{}, Origins: map[string]map[string]string{}, Load: n.loadReport(), Spill: n.spills.published(), Strain: n.strains.told(), Push: n.pushTargets()}
 	if n.keys != nil {
 		r.Keys, r.KeysKept = n.keys.prints(), n.keys.path != ""
 	}

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/net/http/httpguts"
+
+	"landfall/routing"
 )
 
 // headResult is one normalised request. Route match and cache key are functions of it, not of the http.Request.
@@ -28,6 +30,7 @@ type headResult struct {
 	loops   []string   // CDN-Loop as received
 	hop     int        // nodes of this fleet that forwarded it before: 0 from a client
 	service string     // on a forwarded request: the service that the first node matched
+	role    string     // on one that another node's cache sends: what this node is to it
 	to      string     // on a forwarded request: the service whose pools are to serve it; empty: as the route says
 }
 
@@ -42,9 +45,10 @@ const (
 	methodPurge = "PURGE"
 	cdnID       = "landfall" // in CDN-Loop (RFC 8586) and Via
 
-	// maxHops bounds how often nodes may forward one request: to the next region, and once more when that has just lost
-	// its pool too. A request is never forwarded to a node's own region, so no loop is shorter.
-	maxHops = 2
+	// maxHops bounds how often nodes may forward one request: to the region's holder of its key, to the shield's region, to
+	// the next region, and once more when that has just lost its pool too. The first two come once each, and what a region
+	// forwards for want of a pool never goes to itself, so no loop is shorter.
+	maxHops = 4
 )
 
 // The headers of the hop between two nodes. Every Landfall- header that a client sends is removed.
@@ -122,8 +126,15 @@ func (p *Proxy) peerHead(h headResult, r *http.Request) (headResult, *refusal) {
 	if err != nil {
 		return h, refused(malformed, headerClient+" is not an address")
 	}
+	h.country = r.Header.Get("X-Client-Country") // the first node's word
 	h.hop, h.client, h.service, h.to = hop, client, r.Header.Get(headerService), r.Header.Get(headerTo)
 	h.upgrade = r.Header.Get(headerUpgrade)
+	switch role := r.Header.Get(headerRole); {
+	case role == roleForget:
+		h.role, h.method = role, methodPurge
+	case (role == rolePeer || role == roleShield) && (h.method == http.MethodGet || h.method == http.MethodHead) && h.upgrade == "":
+		h.role = role
+	}
 	if h.upgrade != "" {
 		h.method = http.MethodGet // the channel carries it as a POST, whose body is the client's side of the connection
 	}
@@ -132,6 +143,9 @@ func (p *Proxy) peerHead(h headResult, r *http.Request) (headResult, *refusal) {
 	}
 	if id := r.Header.Get("X-Request-Id"); id != "" {
 		h.id = id
+	}
+	if c := r.Header.Get("X-Client-Country"); routing.CountryOf(c) != 0 { // the first node's word, who cleaned the rest
+		h.country = c
 	}
 	h.authority = h.host + portOf(r.Host, h.scheme)
 	return h, nil

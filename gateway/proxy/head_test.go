@@ -184,7 +184,7 @@ func TestPeerHead(t *testing.T) {
 	}{
 		"sound":            {header(), ""},
 		"second hop":       {header(headerHop, "2"), ""},
-		"hop too far":      {header(headerHop, "3"), hopLimit},
+		"hop too far":      {header(headerHop, "5"), hopLimit},
 		"hop 0":            {header(headerHop, "0"), malformed},
 		"hop no number":    {header(headerHop, "x"), malformed},
 		"client no addr":   {header(headerClient, "shop.test"), malformed},

@@ -59,7 +59,7 @@ func (x *exchange) mirrored(result string) {
 func (x *exchange) copyOf() *http.Request {
 	from := x.in.Clone(context.WithoutCancel(x.in.Context()))
 	x.clean(from.Header)
-	out := x.outbound(from, "")
+	out := x.outbound(from, "", false)
 	out.Body, out.GetBody, out.ContentLength, out.Trailer, out.TransferEncoding = nil, nil, 0, nil, nil
 	x.shapeRequest(out)
 	return out

@@ -50,6 +50,7 @@ type Options struct {
 	Snapshot   func() *routing.Snapshot
 	Locator    Locator
 	Purger     Purger
+	Purges     Knowledge              // what this node knows of purges; without it caches are not shared
 	HasCert    func(host string) bool // a certificate is held: plain HTTP is redirected
 	BadBody    error                  // what a read of a malformed request body fails with
 	HTTPSPort  string                 // of the HTTPS listener that redirects lead to; empty: no redirects
@@ -58,6 +59,10 @@ type Options struct {
 	Access     *AccessLog
 	Metrics    *Metrics
 	Now        func() time.Time
+
+	// Better tells of a region that a client should rather be in than here; optional.
+	Better     func(service string, client netip.Addr) (Better, bool)
+	AltSvcPort string // of the HTTPS listeners, for Alt-Svc; empty: none
 
 	Waits func(service string) *Waits             // counts what requests wait for this region's origins; optional
 	Seen  func(service string, client netip.Addr) // told of the clients of some requests (Conn.Sample); optional
@@ -71,6 +76,7 @@ type Proxy struct {
 	self    int // index of this node's region in every snapshot
 
 	buffers sync.Pool // *[]byte of copySize
+	sharing sharing
 }
 
 // New builds the chain for one configuration.
@@ -158,6 +164,7 @@ type exchange struct {
 	trail    atomic.Pointer[trail] // a fill may write it after the request has ended
 	refusal  *refusal
 
+	steeredTo string // the better region that the client was told of
 	// Of a copy that waits for the request's body.
 	toMirror *upstream.Pool
 	copied   *http.Request
@@ -178,6 +185,9 @@ func (x *exchange) run() *refusal {
 	if x.redirected() {
 		return nil
 	}
+	if x.steered() {
+		return nil
+	}
 	if no = x.resident(); no != nil {
 		return no
 	}
@@ -185,6 +195,8 @@ func (x *exchange) run() *refusal {
 		x.p.o.Seen(x.match.service.name, x.head.client)
 	}
 	switch {
+	case x.head.role == roleForget:
+		return x.forget()
 	case x.head.method == methodPurge:
 		return x.purge()
 	case x.head.method == http.MethodOptions && x.head.path == "*" && x.head.hop == 0:
@@ -203,6 +215,11 @@ func (x *exchange) run() *refusal {
 	}
 	x.mirror()
 	switch {
+	case x.head.role != "":
+		if no = x.reached(); no != nil {
+			return no
+		}
+		return x.serveCached()
 	case x.head.hop > 0:
 		return x.servePeer()
 	case x.head.upgrade != "":

@@ -34,6 +34,7 @@ const (
 	residency        reason = "residency"
 	rateLimited      reason = "rate_limited"
 	unauthorised     reason = "unauthorised"
+	behind           reason = "behind"
 	overloaded       reason = "overloaded"
 )
 
@@ -82,6 +83,7 @@ var answers = map[reason]answer{
 
 	rateLimited:  {http.StatusTooManyRequests, "http_request_denied"},
 	unauthorised: {http.StatusUnauthorized, "http_request_denied"},
+	behind:       {http.StatusServiceUnavailable, "destination_unavailable"}, // only nodes see it
 	overloaded:   {http.StatusServiceUnavailable, "connection_limit_reached"},
 
 	// The causes of gateway/upstream.

@@ -96,7 +96,7 @@ func (x *exchange) repeatable() bool {
 
 // here is the pool phase: an origin of this region.
 func (x *exchange) here(pool *upstream.Pool, from *http.Request, coding string, body *bodyWatch) (*http.Response, trail, error) {
-	out := x.outbound(from, coding)
+	out := x.outbound(from, coding, false)
 	body.attach(out)
 	if x.head.upgrade != "" {
 		out.Header.Set("Connection", "Upgrade")
@@ -178,10 +178,11 @@ const (
 
 // forward sends the request to another node over the peer channel.
 func (x *exchange) forward(from *http.Request, coding string, body *bodyWatch, node routing.Node) (*http.Response, error) {
-	out := x.outbound(from, coding)
-	body.attach(out)
-	out.URL.Scheme, out.URL.Host = "https", node.Name+upstream.PeerDomain
-	h := out.Header
+	return x.forwardAs(from, coding, body, node, nil)
+}
+
+// setHop writes what the next node must know of the request.
+func (x *exchange) setHop(h http.Header) {
 	h.Set(headerHop, strconv.Itoa(x.head.hop+1))
 	h.Set(headerService, x.match.service.name)
 	if x.to != "" {
@@ -189,6 +190,18 @@ func (x *exchange) forward(from *http.Request, coding string, body *bodyWatch, n
 	}
 	h.Set(headerClient, x.head.client.String())
 	h.Set(headerScheme, x.head.scheme)
+}
+
+// forwardAs is forward with more to say; with it the request is for the node's cache.
+func (x *exchange) forwardAs(from *http.Request, coding string, body *bodyWatch, node routing.Node, more func(http.Header)) (*http.Response, error) {
+	out := x.outbound(from, coding, more != nil)
+	body.attach(out)
+	out.URL.Scheme, out.URL.Host = "https", node.Name+upstream.PeerDomain
+	h := out.Header
+	x.setHop(h)
+	if more != nil {
+		more(h)
+	}
 	var toPeer *io.PipeWriter
 	if x.head.upgrade != "" {
 		h.Set(headerUpgrade, x.head.upgrade)

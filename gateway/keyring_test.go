@@ -169,7 +169,9 @@ func TestFleetRotatesItsKey(t *testing.T) {
 	}
 	_ = f.nodes["us"].kill() // a node that lags
 	fresh := step("add", "eu").Key
-	await("ap has it, us lacks", func(s admin.KeyStatus) bool { return len(s.Waiting) == 1 && s.Waiting[0].Node == "us-1" && strings.HasPrefix(s.Waiting[0].Why, "it is not heard") })
+	await("ap has it, us lacks", func(s admin.KeyStatus) bool {
+		return len(s.Waiting) == 1 && s.Waiting[0].Node == "us-1" && strings.HasPrefix(s.Waiting[0].Why, "it is not heard")
+	})
 	if _, err := api.RotateKey(ctx, admin.KeyChange{Step: "use"}); err == nil || !strings.Contains(err.Error(), "us-1: it is not heard") {
 		t.Errorf("use while us lacks: %v", err)
 	}

@@ -23,6 +23,7 @@ type Backend interface {
 	Flags
 	Canaries
 	Keys
+	Faults
 }
 
 // Fleet is the fleet as this node sees it.

@@ -198,8 +198,9 @@ services:
 }
 
 func TestStreamsThroughAnotherRegion(t *testing.T) {
-	next := make(chan struct{})
+	next, ended := make(chan struct{}), make(chan struct{}, 2)
 	p := newPair(t, two(refusing(t), origin(t, func(w http.ResponseWriter, r *http.Request) {
+		defer func() { ended <- struct{}{} }()
 		w.Header().Set("Link", "</a.css>; rel=preload")
 		w.WriteHeader(http.StatusEarlyHints)
 		w.Header().Del("Link")
@@ -234,6 +235,7 @@ func TestStreamsThroughAnotherRegion(t *testing.T) {
 			next <- struct{}{}
 		}
 		_ = resp.Body.Close()
+		receive(t, "the end of the stream at its origin", ended) // or it would take what is meant for the next one
 	}
 }
 

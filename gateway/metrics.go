@@ -11,6 +11,7 @@ import (
 	"landfall/gateway/admin"
 	"landfall/gateway/certs"
 	"landfall/gateway/compress"
+	"landfall/gateway/homes"
 	"landfall/gateway/proxy"
 	"landfall/gateway/server"
 	"landfall/gateway/upstream"
@@ -28,6 +29,7 @@ type metricSets struct {
 	compress *compress.Metrics
 	dns      *dns.Metrics
 	health   *healthcheck.Metrics
+	homes    *homes.Metrics
 	mesh     *mesh.Metrics
 	proxy    *proxy.Metrics
 	server   *server.Metrics
@@ -39,7 +41,7 @@ func newMetrics(reg prometheus.Registerer) metricSets {
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return metricSets{
 		admin: admin.NewMetrics(reg), cache: cache.NewMetrics(reg), certs: certs.NewMetrics(reg), compress: compress.NewMetrics(reg),
-		dns: dns.NewMetrics(reg), health: healthcheck.NewMetrics(reg), mesh: mesh.NewMetrics(reg), proxy: proxy.NewMetrics(reg),
+		dns: dns.NewMetrics(reg), health: healthcheck.NewMetrics(reg), homes: homes.NewMetrics(reg), mesh: mesh.NewMetrics(reg), proxy: proxy.NewMetrics(reg),
 		server: server.NewMetrics(reg), upstream: upstream.NewMetrics(reg), node: newNodeMetrics(reg),
 	}
 }

@@ -70,6 +70,7 @@ type Node struct {
 	changed    chan struct{}
 	requests   rate
 	spills     spills
+	homing     homing
 	rtts       atomic.Pointer[rttTable] // nil while nothing is measured
 	purges     *purgeLog
 

@@ -180,6 +180,7 @@ func (n *Node) watch(ctx context.Context) error {
 		n.followDrain()
 		n.followOrders()
 		n.followIsolation()
+		n.followHomes()
 	}
 }
 

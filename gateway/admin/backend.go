@@ -20,6 +20,7 @@ type Backend interface {
 	Weights
 	Purges
 	Breakers
+	Homes
 }
 
 // Fleet is the fleet as this node sees it.

@@ -16,14 +16,15 @@ import (
 
 // promised is the API as the project promises it; adding to it is fine, anything else breaks someone's script.
 var promised = []string{
-	"DELETE /v1/nodes/{node}/drain", "DELETE /v1/origins/{origin}/breaker", "DELETE /v1/origins/{origin}/drain", "DELETE /v1/regions/{region}/drain", "DELETE /v1/regions/{region}/verdict",
-	"DELETE /v1/services/{service}/regions/{region}/drain", "DELETE /v1/weights/{service}/{region}",
-	"GET /", "GET /debug/pprof/", "GET /debug/pprof/{profile}", "GET /healthz", "GET /metrics", "GET /readyz",
-	"GET /v1/breakers", "GET /v1/cache", "GET /v1/certs", "GET /v1/config", "GET /v1/drains", "GET /v1/events", "GET /v1/explain",
-	"GET /v1/nodes", "GET /v1/openapi.json", "GET /v1/purges/{id}", "GET /v1/regions", "GET /v1/services",
-	"GET /v1/services/{service}/pools", "GET /v1/status", "GET /v1/verdicts", "GET /v1/weights",
-	"POST /v1/purge", "PUT /v1/nodes/{node}/drain", "PUT /v1/origins/{origin}/breaker", "PUT /v1/origins/{origin}/drain", "PUT /v1/regions/{region}/drain", "PUT /v1/regions/{region}/verdict",
-	"PUT /v1/services/{service}/regions/{region}/drain", "PUT /v1/weights/{service}/{region}",
+	"DELETE /v1/homes/{service}/move", "DELETE /v1/homes/{service}/pins/{user}", "DELETE /v1/nodes/{node}/drain", "DELETE /v1/origins/{origin}/breaker",
+	"DELETE /v1/origins/{origin}/drain", "DELETE /v1/regions/{region}/drain", "DELETE /v1/regions/{region}/verdict",
+	"DELETE /v1/services/{service}/regions/{region}/drain", "DELETE /v1/weights/{service}/{region}", "GET /", "GET /debug/pprof/",
+	"GET /debug/pprof/{profile}", "GET /healthz", "GET /metrics", "GET /readyz", "GET /v1/breakers", "GET /v1/cache", "GET /v1/certs", "GET /v1/config",
+	"GET /v1/drains", "GET /v1/events", "GET /v1/explain", "GET /v1/homes", "GET /v1/homes/{service}/users/{user}", "GET /v1/nodes",
+	"GET /v1/openapi.json", "GET /v1/pins", "GET /v1/purges/{id}", "GET /v1/regions", "GET /v1/services", "GET /v1/services/{service}/pools",
+	"GET /v1/status", "GET /v1/verdicts", "GET /v1/weights", "POST /v1/purge", "PUT /v1/homes/{service}/move", "PUT /v1/homes/{service}/pins/{user}",
+	"PUT /v1/nodes/{node}/drain", "PUT /v1/origins/{origin}/breaker", "PUT /v1/origins/{origin}/drain", "PUT /v1/regions/{region}/drain",
+	"PUT /v1/regions/{region}/verdict", "PUT /v1/services/{service}/regions/{region}/drain", "PUT /v1/weights/{service}/{region}",
 }
 
 func loadDocument(t *testing.T, s *served) *openapi3.T {
@@ -88,6 +89,11 @@ func TestAnswersMatchTheDocument(t *testing.T) {
 	}
 	const purge = `{"service":"shop","urls":["https://shop.example.com/"],"soft":true}`
 	answered := map[string]bool{}
+	for _, tt := range homeRequests {
+		op := operationOf(t, doc, tt.q.line)
+		answered[op.OperationID] = true
+		checkAnswer(t, s, op, tt.q)
+	}
 	for _, q := range []request{
 		{line: "GET /v1/status"}, {line: "GET /v1/regions"}, {line: "GET /v1/nodes"}, {line: "GET /v1/services"},
 		{line: "GET /v1/services/shop/pools"}, {line: "GET /v1/services/none/pools"}, {line: "GET /v1/cache"}, {line: "GET /v1/certs"},

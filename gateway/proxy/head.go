@@ -27,6 +27,7 @@ type headResult struct {
 	loops   []string   // CDN-Loop as received
 	hop     int        // nodes of this fleet that forwarded it before: 0 from a client
 	service string     // on a forwarded request: the service that the first node matched
+	stay    bool       // on a forwarded request: to be served in this region, or refused
 }
 
 func (h headResult) uri() string {
@@ -117,6 +118,7 @@ func (p *Proxy) peerHead(h headResult, r *http.Request) (headResult, *refusal) {
 		return h, refused(malformed, headerClient+" is not an address")
 	}
 	h.hop, h.client, h.service = hop, client, r.Header.Get(headerService)
+	h.stay = r.Header.Get(headerStay) != ""
 	h.upgrade = r.Header.Get(headerUpgrade)
 	if h.upgrade != "" {
 		h.method = http.MethodGet // the channel carries it as a POST, whose body is the client's side of the connection

@@ -42,6 +42,9 @@ func (x *exchange) clean(h http.Header) {
 	if !x.p.isTrusted(x.conn.Remote.Unmap()) {
 		stripForwarding(h)
 	}
+	delete(h, headerHome)
+	delete(h, headerMovedFrom)
+	x.recentWriter(h)
 	h.Del("X-Client-Country")
 	if x.head.country != "" {
 		h.Set("X-Client-Country", x.head.country)

@@ -13,6 +13,7 @@ import (
 	"landfall/cache"
 	"landfall/configs"
 	"landfall/gateway/compress"
+	"landfall/gateway/homes"
 	"landfall/gateway/upstream"
 	"landfall/routing"
 	"landfall/routing/geo"
@@ -46,6 +47,7 @@ type Options struct {
 	Pools      map[string]*upstream.Pool // this region's pool by service; none for services that have no origins here
 	Peers      http.RoundTripper         // to other regions' nodes; optional
 	Snapshot   func() *routing.Snapshot
+	Homes      map[string]*homes.Directory // by service: where users' data lives; none for services without an affinity
 	Locator    Locator
 	Purger     Purger
 	HasCert    func(host string) bool // a certificate is held: plain HTTP is redirected
@@ -70,7 +72,7 @@ type Proxy struct {
 
 // New builds the chain for one configuration.
 func New(o Options) (*Proxy, error) {
-	hosts, err := newHostTable(o.Config)
+	hosts, err := newHostTable(o.Config, o.Homes)
 	if err != nil {
 		return nil, err
 	}
@@ -133,6 +135,7 @@ type exchange struct {
 	head headResult
 	// Set by route.
 	match routeResult
+	wrote bool // this client has written lately, so it reads from the primary
 
 	// Set by cache, region and pool, for the account.
 	outcome  cache.Outcome

@@ -24,7 +24,25 @@ type trail struct {
 // fetch runs the region and pool phases for a request of the cache: here where this region's pool is usable, else at the
 // next region's node. Errors are *refusal or *upstream.Error.
 func (x *exchange) fetch(from *http.Request, coding string, body *bodyWatch) (*http.Response, trail, error) {
+	to, no := x.place(from)
+	if no != nil {
+		return nil, trail{}, no
+	}
+	if len(to.regions) > 0 {
+		return x.directed(to, from, coding, body)
+	}
+	return x.anywhere(from, coding, body)
+}
+
+// anywhere serves a request in this region, or in another when this one can't.
+func (x *exchange) anywhere(from *http.Request, coding string, body *bodyWatch) (*http.Response, trail, error) {
 	pool := x.p.o.Pools[x.target()]
+	if x.head.stay {
+		if pool == nil {
+			return nil, trail{}, &refusal{reason: noRegion, text: textOf(noRegion), noPool: true}
+		}
+		return x.here(pool, from, coding, body) // whatever its health says: better tried than refused
+	}
 	if pool == nil || pool.Usable() == routing.Down {
 		resp, tr, err := x.elsewhere(from, coding, body)
 		if err == nil || pool == nil || !untouched(err, body) {
@@ -130,27 +148,40 @@ func (x *exchange) elsewhere(from *http.Request, coding string, body *bodyWatch)
 		if c.Region == x.p.self {
 			continue
 		}
-		nodes := s.Regions[c.Region].Nodes
-		for i := range min(len(nodes), nodesPerRegion) {
-			if tr.Tries == maxForwards {
-				return nil, tr, err
-			}
-			node := nodes[(routing.FirstNode(key, len(nodes))+i)%len(nodes)]
-			tr = trail{Region: s.Regions[c.Region].Name, Node: node.Name, Tries: tr.Tries + 1}
-			x.p.o.Metrics.forwarded.WithLabelValues(x.p.o.Region, tr.Region).Inc()
-			var resp *http.Response
-			if resp, err = x.forward(from, coding, body, node); err == nil {
-				return resp, tr, nil
-			}
-			if from.Context().Err() != nil || !untouched(err, body) {
-				return nil, tr, err
-			}
-			if errors.As(err, new(*refusal)) {
-				break // the node answered: its region has no pool to offer
-			}
+		resp, goOn, failed := x.offer(s, c.Region, &tr, false, from, coding, body)
+		if resp != nil {
+			return resp, tr, nil
+		}
+		if err = cmp.Or(failed, err); !goOn {
+			return nil, tr, err
 		}
 	}
 	return nil, tr, err
+}
+
+// offer sends a request to nodes of a region, one after the other while it has not reached an origin. Without a response,
+// goOn tells that another region may serve it; without an error too, there was no node to try. stay keeps it in that region.
+func (x *exchange) offer(s *routing.Snapshot, region int, tr *trail, stay bool, from *http.Request, coding string, body *bodyWatch) (resp *http.Response, goOn bool, err error) {
+	nodes, name := s.Regions[region].Nodes, s.Regions[region].Name
+	key := routing.ClientKey(x.head.client)
+	for i := range min(len(nodes), nodesPerRegion) {
+		if tr.Tries == maxForwards {
+			return nil, false, err
+		}
+		node := nodes[(routing.FirstNode(key, len(nodes))+i)%len(nodes)]
+		*tr = trail{Region: name, Node: node.Name, Tries: tr.Tries + 1}
+		x.p.o.Metrics.forwarded.WithLabelValues(x.p.o.Region, name).Inc()
+		if resp, err = x.forward(from, coding, body, node, stay); err == nil {
+			return resp, true, nil
+		}
+		if from.Context().Err() != nil || !untouched(err, body) {
+			return nil, false, err
+		}
+		if errors.As(err, new(*refusal)) {
+			break // the node answered: its region has no pool to offer
+		}
+	}
+	return nil, true, err
 }
 
 const (
@@ -162,7 +193,7 @@ const (
 )
 
 // forward sends the request to another node over the peer channel.
-func (x *exchange) forward(from *http.Request, coding string, body *bodyWatch, node routing.Node) (*http.Response, error) {
+func (x *exchange) forward(from *http.Request, coding string, body *bodyWatch, node routing.Node, stay bool) (*http.Response, error) {
 	out := x.outbound(from, coding)
 	body.attach(out)
 	out.URL.Scheme, out.URL.Host = "https", node.Name+upstream.PeerDomain
@@ -171,6 +202,9 @@ func (x *exchange) forward(from *http.Request, coding string, body *bodyWatch, n
 	h.Set(headerService, x.match.service.name)
 	h.Set(headerClient, x.head.client.String())
 	h.Set(headerScheme, x.head.scheme)
+	if stay {
+		h.Set(headerStay, "1")
+	}
 	var toPeer *io.PipeWriter
 	if x.head.upgrade != "" {
 		h.Set(headerUpgrade, x.head.upgrade)

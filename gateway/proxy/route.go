@@ -12,6 +12,7 @@ import (
 
 	"landfall/cache"
 	"landfall/configs"
+	"landfall/gateway/homes"
 	"landfall/gateway/upstream"
 )
 
@@ -20,6 +21,9 @@ type service struct {
 	name   string
 	config *configs.Service
 	plans  []plan // of each route
+
+	homes   *homes.Directory // nil without an affinity
+	writers writers
 }
 
 // plan is what a route means for its requests, worked out once.
@@ -46,10 +50,10 @@ type hostTable struct {
 	named  map[string]*service
 }
 
-func newHostTable(c *configs.Config) (hostTable, error) {
+func newHostTable(c *configs.Config, directories map[string]*homes.Directory) (hostTable, error) {
 	t := hostTable{exact: map[string]*service{}, suffix: map[string]*service{}, named: map[string]*service{}}
 	for _, name := range ServiceNames(c) {
-		s := &service{name: name, config: c.Services[name]}
+		s := &service{name: name, config: c.Services[name], homes: directories[name]}
 		t.named[name] = s
 		for i := range s.config.Routes {
 			r := &s.config.Routes[i]

@@ -28,7 +28,7 @@ func TestHostTable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	table, err := newHostTable(c)
+	table, err := newHostTable(c, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -44,6 +44,7 @@ func (w *responseWriter) WriteHeader(status int) {
 		w.wrote, w.status = true, status
 		w.x.timing()
 		w.x.shapeResponse(w.ResponseWriter.Header())
+		w.x.rememberWrite(w.ResponseWriter.Header())
 	}
 	w.ResponseWriter.WriteHeader(status)
 }

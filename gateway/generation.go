@@ -27,7 +27,7 @@ type generation struct {
 	pools  map[string]*upstream.Pool // this region's, by service
 	tls    map[string]originProof    // by service
 	homes  map[string]*homes.Directory
-	closer io.Closer                 // the access log's file, or nil
+	closer io.Closer // the access log's file, or nil
 }
 
 // generate prepares a generation without touching the one in force. Pools that did not change are carried over with

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -109,7 +110,9 @@ func BenchmarkPurge(b *testing.B) {
 	for i := range maxVariants {
 		t.get("http://a.test/", fmt.Sprintf("X-A: %d", i))
 	}
-	objects := t.cache.store.shard(urlKey{"shop", "a.test", "/", ""}).urls[urlKey{"shop", "a.test", "/", ""}].variants
+	u := urlKey{"shop", "a.test", "/", ""}
+	hash := u.hash(t.cache.store.seed)
+	objects := slices.Collect(t.cache.store.shardOf(hash).index.all(hash))
 	b.ReportAllocs()
 	for b.Loop() {
 		if t.purge("/", true) != maxVariants {

@@ -6,8 +6,8 @@ import "sync"
 // ones pass by without being stored.
 const fillShare = 0.75
 
-// budget bounds the bytes of everything stored and being stored, and chooses what is evicted: SIEVE, a queue in order of
-// arrival with one bit an object. A hit only sets the bit, so it takes no lock; the lock here is that of misses.
+// budget bounds the bytes of everything stored and being stored. What is evicted is the policy's choice. A hit only counts
+// a use in the object, so it takes no lock; the lock here is that of misses.
 //
 // The evicted are only unlinked here. The caller removes them from the shards after the lock is released.
 type budget struct {
@@ -20,9 +20,14 @@ type budget struct {
 	filling int64 // being stored
 	objects int64
 	evicted int64
-	head    *object // newest
-	tail    *object // oldest
-	hand    *object // where the next search for a victim begins; nil: the tail
+	policy  s3fifo
+}
+
+func newBudget(maxBytes int64, m *Metrics) *budget {
+	b := &budget{metrics: m, policy: newS3FIFO(maxBytes)}
+	b.max = maxBytes - b.policy.bytes()
+	b.maxFill = int64(float64(b.max) * fillShare)
+	return b
 }
 
 // reserve takes n bytes for a fill, and evicts to make room. It fails when fills hold their share.
@@ -52,7 +57,7 @@ func (b *budget) commit(o *object, n int64) {
 	defer b.mu.Unlock()
 	b.charge(o.size - n)
 	b.filling -= n
-	b.link(o)
+	b.link(o, b.policy.admit(o))
 }
 
 // swap puts fresh in the place of old, with which it shares the body, so that the body is never counted twice. When
@@ -60,13 +65,16 @@ func (b *budget) commit(o *object, n int64) {
 func (b *budget) swap(old, fresh *object) (victims []*object, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.unlinkLocked(old)
+	queue := old.queue
+	if !b.unlinkLocked(old) {
+		queue = queueSmall
+	}
 	victims = b.makeRoom(fresh.size)
 	if b.used+fresh.size > b.max {
 		return victims, false // fills hold the rest
 	}
 	b.charge(fresh.size)
-	b.link(fresh)
+	b.link(fresh, queue)
 	return victims, true
 }
 
@@ -80,12 +88,12 @@ func (b *budget) remove(o *object) bool {
 // makeRoom evicts until n more bytes fit. What fills hold is below the maximum, so it ends.
 func (b *budget) makeRoom(n int64) (victims []*object) {
 	for b.used+n > b.max {
-		victim := b.victim()
+		victim := b.policy.victim()
 		if victim == nil {
 			return victims
 		}
 		b.unlinkLocked(victim)
-		victim.evicted.Store(true)
+		victim.set(isEvicted)
 		victims = append(victims, victim)
 		b.evicted++
 		b.metrics.evictions.Inc()
@@ -93,60 +101,22 @@ func (b *budget) makeRoom(n int64) (victims []*object) {
 	return victims
 }
 
-// victim is the next object, from the hand towards the newest, that was not reused since the hand was last there. After
-// one whole turn it is whatever comes next, however hot: hits that go on marking must not keep a miss waiting.
-func (b *budget) victim() *object {
-	o := b.hand
-	if o == nil {
-		o = b.tail
-	}
-	for turn := b.objects; o != nil && turn > 0 && o.visited.Swap(false); turn-- {
-		if o = o.prev; o == nil {
-			o = b.tail
-		}
-	}
-	b.hand = o // unlinking moves it on
-	return o
-}
-
 func (b *budget) charge(n int64) {
 	b.used += n
 	b.metrics.bytes.Add(float64(n))
 }
 
-func (b *budget) link(o *object) {
-	o.linked = true
-	o.next = b.head
-	if b.head != nil {
-		b.head.prev = o
-	}
-	b.head = o
-	if b.tail == nil {
-		b.tail = o
-	}
+func (b *budget) link(o *object, queue uint8) {
+	b.policy.push(o, queue)
 	b.objects++
 	b.metrics.objects.Inc()
 }
 
 func (b *budget) unlinkLocked(o *object) bool {
-	if !o.linked {
+	if o.queue == queueNone {
 		return false
 	}
-	o.linked = false
-	if b.hand == o {
-		b.hand = o.prev
-	}
-	if o.prev != nil {
-		o.prev.next = o.next
-	} else {
-		b.head = o.next
-	}
-	if o.next != nil {
-		o.next.prev = o.prev
-	} else {
-		b.tail = o.prev
-	}
-	o.prev, o.next = nil, nil
+	b.policy.remove(o)
 	b.charge(-o.size)
 	b.objects--
 	b.metrics.objects.Dec()

@@ -41,6 +41,13 @@ type Policy struct {
 	Negative     map[int]time.Duration // freshness of other statuses without any of their own
 	Jitter       float64               // 0 to 1: lifetimes are shortened by up to this share, by chance
 	RefreshAhead float64               // 0 to 1: a hit in this last share of a lifetime refreshes in the background
+
+	// Peer: the request is another cache's of the fleet. It is answered with what that cache needs to store the response,
+	// and stale only where the origin fails, and said so.
+	Peer bool
+	// Invalidated is told of each URL of the request's host that an unsafe request has changed, before its answer is sent:
+	// an escaped path, and a query as it is in the key. nil: nobody is.
+	Invalidated func(path, query string)
 }
 
 // Options configure a Cache.
@@ -99,9 +106,7 @@ func New(o Options) *Cache {
 	seed := maphash.MakeSeed()
 	c.marks = &marks{seed: seed, start: c.now()}
 	c.generations = newGenerations(seed)
-	c.store = newStore(seed, &budget{
-		max: o.MaxBytes, maxFill: int64(float64(o.MaxBytes) * fillShare), metrics: c.metrics,
-	}, c.generations)
+	c.store = newStore(seed, newBudget(o.MaxBytes, c.metrics), c.generations)
 	c.sweeps, c.closing = make(chan struct{}, 1), make(chan struct{})
 	c.running.Go(c.sweep)
 	return c
@@ -149,7 +154,7 @@ type Stats struct {
 func (c *Cache) Stats() Stats {
 	b := c.store.budget
 	b.mu.Lock()
-	s := Stats{Objects: b.objects, Bytes: b.used, MaxBytes: b.max, Filling: b.filling, Evictions: b.evicted}
+	s := Stats{Objects: b.objects, Bytes: b.used, MaxBytes: b.max + b.policy.bytes(), Filling: b.filling, Evictions: b.evicted}
 	b.mu.Unlock()
 	for i := range c.store.shards {
 		r := &c.store.shards[i].results

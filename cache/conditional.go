@@ -61,9 +61,20 @@ func listsETag(lines []string, tag string) bool {
 	return false
 }
 
+// validators are what conditions are compared with.
+type validators struct {
+	status             int
+	etag               string
+	lastModified, date time.Time
+}
+
+func (m *meta) validators() validators {
+	return validators{status: m.status, etag: m.etag, lastModified: m.lastModified, date: m.date}
+}
+
 // notModified tells whether a client that sent these conditions already has the response (RFC 9110 section 13.2.2 and
 // RFC 9111 section 4.3.2). If-Match and If-Unmodified-Since are for the origin alone.
-func notModified(m *meta, request http.Header) bool {
+func notModified(m validators, request http.Header) bool {
 	if m.status < 200 || m.status > 299 {
 		return false
 	}
@@ -85,6 +96,11 @@ func notModified(m *meta, request http.Header) bool {
 	return !modified.After(since)
 }
 
+// asksIfModified tells whether a request has conditions that a cache evaluates.
+func asksIfModified(h http.Header) bool {
+	return len(h["If-None-Match"]) > 0 || len(h["If-Modified-Since"]) > 0
+}
+
 // isConditional tells whether a request has conditions of its own.
 func isConditional(h http.Header) bool {
 	for _, name := range [...]string{"If-None-Match", "If-Modified-Since", "If-Match", "If-Unmodified-Since"} {
@@ -96,7 +112,7 @@ func isConditional(h http.Header) bool {
 }
 
 // rangeApplies evaluates If-Range (RFC 9110 section 13.1.5): it wants a strong validator.
-func rangeApplies(m *meta, request http.Header) bool {
+func rangeApplies(m validators, request http.Header) bool {
 	lines := request["If-Range"]
 	if len(lines) == 0 {
 		return true

@@ -30,21 +30,34 @@ func lengthOf(response *http.Response) int64 {
 	return response.ContentLength
 }
 
+// lengthRoom is for the Content-Length that a response of unknown length gets when it is stored.
+const lengthRoom = 24
+
 // reserveFor takes the bytes that the object will be charged with: all of them when its length is known, or else its
 // head's, with the Content-Length that it will get.
 func (f *fill) reserveFor(m *meta) bool {
-	vary := selectBy(m.varyNames, f.header)
-	n := headBytes(m, f.key, vary)
+	head, _ := pack(f.key, m, f.header)
+	var n int64
 	if m.length < 0 {
-		n += fieldOverhead + 40
+		n = headBytes(len(head)+lengthRoom, f.key, m) + heapBytes(chunkOverhead)
 	} else {
-		n += m.length + (m.length+fixedChunk-1)/fixedChunk*chunkOverhead
+		n = headBytes(len(head), f.key, m) + lengthBytes(m.length)
 	}
 	if !f.c.store.reserve(n) {
 		return false
 	}
 	f.reserved = n
 	return true
+}
+
+// lengthBytes is bodyBytes of a body of known length.
+func lengthBytes(length int64) int64 {
+	whole, rest := length/fixedChunk, length%fixedChunk
+	chunks := whole
+	if rest > 0 {
+		chunks++
+	}
+	return whole*heapBytes(fixedChunk) + heapBytes(rest) + heapBytes(chunks*chunkOverhead)
 }
 
 // copy reads the body into the stream. The bytes that complete a known length are held back until the end is confirmed:
@@ -100,11 +113,11 @@ func (f *fill) room(total int64) ([]byte, error) {
 		f.stream.grow(windowChunk)
 	default:
 		n := min(max(total, firstChunk), lastChunk, f.c.maxObject+1-total)
-		if n <= 0 || !f.c.store.reserve(n+chunkOverhead) {
+		if n <= 0 || !f.c.store.reserve(heapBytes(n)+2*chunkOverhead) {
 			f.spill()
 			return f.room(total)
 		}
-		f.reserved += n + chunkOverhead
+		f.reserved += heapBytes(n) + 2*chunkOverhead
 		f.stream.grow(int(n))
 	}
 	return f.stream.tail(), nil

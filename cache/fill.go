@@ -39,6 +39,7 @@ type fill struct {
 	request *http.Request
 	fetch   Fetch
 	policy  Policy
+	asking  Asking
 	prior   *object // being revalidated; nil: none
 	began   time.Time
 	ctx     context.Context
@@ -105,6 +106,9 @@ func (x *exchange) newFill(prior *object) *fill {
 		c: x.c, key: x.key.clone(), header: x.header.Clone(), request: r, fetch: x.fetch, policy: x.policy, prior: prior,
 		began: x.c.now(), ctx: ctx, cancel: cancel, users: 1, ready: make(chan struct{}),
 	}
+	f.asking = Asking{Shareable: x.shareable(), Holds: prior != nil}
+	f.ctx = withAsking(ctx, &f.asking)
+	f.request = r.WithContext(f.ctx)
 	if prior != nil {
 		prior.conditions(r.Header)
 	}
@@ -129,6 +133,13 @@ func (f *fill) attach() bool {
 	}
 	f.users++
 	return true
+}
+
+// isJoined tells whether more than one request waits for the fetch.
+func (f *fill) isJoined() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.users > 1
 }
 
 // detach takes a user away. owner: the one that it was fetched for, who has not taken what was kept for it.
@@ -182,6 +193,9 @@ func (f *fill) open() {
 	switch {
 	case err != nil:
 		f.lose(received, err, 0)
+	case response.StatusCode == http.StatusNotModified && f.asking.Unsure:
+		discard(response)
+		f.lose(received, errors.New("another node's copy is stale, too, and the origin does not answer it"), 0)
 	case response.StatusCode == http.StatusNotModified && f.prior != nil:
 		f.status = response.StatusCode
 		discard(response)
@@ -189,7 +203,7 @@ func (f *fill) open() {
 	case response.StatusCode == http.StatusNotModified:
 		discard(response)
 		f.lose(received, errors.New("the origin answered 304 to a request without conditions; check its handling of validators"), 0)
-	case isOriginError(response.StatusCode) && f.prior != nil && f.prior.staleFor(received, f.prior.sie):
+	case isOriginError(response.StatusCode) && f.prior != nil && f.prior.mayHide(received):
 		discard(response)
 		f.lose(received, fmt.Errorf("the origin answered %d", response.StatusCode), response.StatusCode)
 	default:
@@ -239,6 +253,12 @@ func (f *fill) decide(response *http.Response, received time.Time) {
 		trailers: len(response.Trailer) > 0, asked: f.began, received: received,
 		credential: f.request.Header["Authorization"] != nil, maxObject: f.c.maxObject,
 	}, f.policy)
+	switch {
+	case f.asking.Unsure:
+		j.refusal = byStale
+	case f.asking.Elsewhere && f.prior == nil && j.refusal == storable && !f.isJoined():
+		j.refusal = byPeer
+	}
 	if j.refusal == storable && !f.reserveFor(&j.meta) {
 		j.refusal = byMemory
 	}
@@ -274,12 +294,14 @@ func (f *fill) hand(response *http.Response, received time.Time, why refusal) {
 	f.c.logger.LogAttrs(f.ctx, slog.LevelDebug, "response not stored",
 		slog.String("host", f.key.Host), slog.String("path", f.key.Path),
 		slog.Int("status", response.StatusCode), slog.String("reason", string(why)))
-	if response.StatusCode >= 500 || response.StatusCode == http.StatusTooManyRequests {
+	switch {
+	case why == byPeer: // others may have it from there as well
+	case response.StatusCode >= 500, response.StatusCode == http.StatusTooManyRequests, why == byStale:
 		f.c.marks.set(f.key, received, markErrorFor) // of the origin's state, not of what it has
 		if f.prior != nil {
 			f.prior.failedAt.Store(received.UnixNano())
 		}
-	} else {
+	default:
 		f.c.marks.set(f.key, received, markFor)
 		if f.prior != nil {
 			f.c.store.remove(f.prior)
@@ -334,18 +356,16 @@ func (f *fill) pump() {
 
 // store puts the finished object into the store.
 func (f *fill) store(held int) {
-	o := &object{meta: f.meta, key: f.key, body: f.stream.body(held), born: f.born}
-	f.c.link(o)
-	if o.length < 0 {
-		o.fields = append(make([]field, 0, len(o.fields)+1), o.fields...) // readers of the stream share the old ones
+	body, m := f.stream.body(held), f.meta
+	if m.length < 0 {
+		m.fields = slices.Clone(m.fields) // readers of the stream share the old ones
 		var n int64
-		for _, c := range o.body {
+		for _, c := range body {
 			n += int64(len(c))
 		}
-		o.setLength(n)
+		m.setLength(n)
 	}
-	o.vary = selectBy(o.varyNames, f.header)
-	o.size = headBytes(&o.meta, o.key, o.vary) + bodyBytes(o.body)
+	o := f.c.newObject(f.key, &m, f.header, body, f.born)
 	f.c.store.budget.commit(o, f.reserved)
 	f.reserved = 0
 	if f.c.store.put(f, o) {

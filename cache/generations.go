@@ -3,6 +3,7 @@ package cache
 import (
 	"hash/maphash"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -119,6 +120,7 @@ func (g *generations) part(n cellName) *cellPart {
 func (p *cellPart) cell(g *generations, n cellName) *cell {
 	c := p.cells[n]
 	if c == nil {
+		n.service, n.name = interned(n.service), strings.Clone(n.name) // not cut out of a header block, which they would keep
 		c = &cell{cellName: n}
 		p.cells[n] = c
 		g.idle.Add(1)

@@ -20,8 +20,9 @@ import (
 )
 
 // fleet is a simulation: nodes with clocks that are wrong by up to a minute, an origin whose objects change, purges that
-// take their time to each node, nodes that restart with nothing and nodes that are cut off. It runs in a bubble of
-// testing/synctest, so an hour takes seconds.
+// take their time to each node, nodes that restart with nothing and nodes that are cut off. With shared, each object has a
+// holder, which the other nodes ask, and the holder of all asks the origin for the others, as peers and shield do. It runs
+// in a bubble of testing/synctest, so an hour takes seconds.
 type fleet struct {
 	log     *history.Log
 	objects [5]atomic.Int64
@@ -29,6 +30,8 @@ type fleet struct {
 	mu      sync.Mutex
 	rnd     *rand.Rand
 	bug     string // planted
+	shared  bool
+	purges  int // issued
 }
 
 type simNode struct {
@@ -36,8 +39,20 @@ type simNode struct {
 	skew  time.Duration
 	mu    sync.Mutex
 	cache *Cache
-	away  bool    // cut off, and known to be
-	owed  []Purge // purges that it has not heard of
+	away  bool         // cut off, and known to be
+	owed  []simPurge   // purges that it has not heard of
+	known map[int]bool // purges that it has applied
+}
+
+type simPurge struct {
+	Purge
+	id int
+}
+
+// apply applies a purge. Callers hold mu.
+func (n *simNode) apply(p simPurge) {
+	n.cache.Purge(p.Purge)
+	n.known[p.id] = true
 }
 
 func (f *fleet) n(n int) int {
@@ -81,7 +96,7 @@ func (f *fleet) read() {
 	r := httptest.NewRequest("GET", fmt.Sprintf("http://a.test/dir/%d", i), nil)
 	r.Header.Set("X-V", strconv.Itoa(f.n(2)))
 	began, w := time.Now(), httptest.NewRecorder()
-	out := n.held().Serve(w, r, view(r), Policy{}, f.origin)
+	out := n.held().Serve(w, r, view(r), Policy{}, f.way(n, n, i))
 	if version, err := strconv.Atoi(w.Body.String()); out.Err == nil && err == nil {
 		f.log.Read(strconv.Itoa(i), n.name, began, time.Now(), version)
 	}
@@ -90,7 +105,11 @@ func (f *fleet) read() {
 func (f *fleet) write() {
 	i := f.n(len(f.objects))
 	version := int(f.objects[i].Add(1))
-	p := Purge{Service: "shop", Host: "a.test"}
+	p := simPurge{Purge: Purge{Service: "shop", Host: "a.test"}}
+	f.mu.Lock()
+	f.purges++
+	p.id = f.purges
+	f.mu.Unlock()
 	switch f.n(6) {
 	case 0:
 		p.Key = "k" + strconv.Itoa(i)
@@ -123,7 +142,7 @@ func (f *fleet) write() {
 			f.pause(150 * time.Millisecond)
 			n.mu.Lock()
 			defer n.mu.Unlock()
-			n.cache.Purge(p)
+			n.apply(p)
 		})
 	}
 	if f.bug != "hasty" {
@@ -156,7 +175,7 @@ func (f *fleet) fault() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, p := range n.owed {
-		n.cache.Purge(p)
+		n.apply(p)
 	}
 	n.owed, n.away = nil, false
 	n.cache.SetCutOff(false)
@@ -185,11 +204,11 @@ func (f *fleet) run(length time.Duration) history.Report {
 	return f.log.Check()
 }
 
-func simulate(t *testing.T, seed uint64, length time.Duration, bug string) (r history.Report) {
+func simulate(t *testing.T, seed uint64, length time.Duration, bug string, shared bool) (r history.Report) {
 	synctest.Test(t, func(t *testing.T) {
-		f := &fleet{log: history.New(), rnd: rand.New(rand.NewPCG(seed, 1)), bug: bug}
+		f := &fleet{log: history.New(), rnd: rand.New(rand.NewPCG(seed, 1)), bug: bug, shared: shared}
 		for i := range f.nodes {
-			n := &simNode{name: "node-" + strconv.Itoa(i), skew: time.Duration(f.n(120)-60) * time.Second}
+			n := &simNode{known: map[int]bool{}, name: "node-" + strconv.Itoa(i), skew: time.Duration(f.n(120)-60) * time.Second}
 			n.cache = n.fresh()
 			f.nodes[i] = n
 		}
@@ -206,20 +225,23 @@ var (
 // TestNoStaleReadAfterPurge: in all of the simulated time, no read that began after a purge had returned is older than it,
 // at any node that had confirmed it.
 func TestNoStaleReadAfterPurge(t *testing.T) {
-	r := simulate(t, *historySeed, *historyLength, "")
-	for _, v := range r.Violations {
-		t.Error(v)
-	}
-	t.Logf("%d reads, %d purges; last stale read after the issue: p50 %s, p99 %s, max %s", r.Reads, r.Purges, r.Quantile(.5), r.Quantile(.99), r.Quantile(1))
-	if r.Reads < 100 || r.Purges < 10 || len(r.Stale) == 0 {
-		t.Errorf("the simulation shows nothing: %d reads, %d purges, %d followed by stale ones", r.Reads, r.Purges, len(r.Stale))
+	for _, shared := range []bool{false, true} {
+		r := simulate(t, *historySeed, *historyLength, "", shared)
+		for _, v := range r.Violations {
+			t.Error(v)
+		}
+		t.Logf("shared %v: %d reads, %d purges; last stale read after the issue: p50 %s, p99 %s, max %s", shared, r.Reads, r.Purges, r.Quantile(.5), r.Quantile(.99), r.Quantile(1))
+		if r.Reads < 100 || r.Purges < 10 || len(r.Stale) == 0 {
+			t.Errorf("the simulation shows nothing: %d reads, %d purges, %d followed by stale ones", r.Reads, r.Purges, len(r.Stale))
+		}
 	}
 }
 
-// TestSimulationFindsBugs: a purge that is not applied, or that returns too early, is found.
+// TestSimulationFindsBugs: a purge that is not applied, or that returns too early, is found; and so is a holder that answers with
+// what is older than a purge that the one who asks has applied.
 func TestSimulationFindsBugs(t *testing.T) {
-	for _, bug := range []string{"deaf", "hasty"} {
-		if r := simulate(t, 2, 3*time.Minute, bug); len(r.Violations) == 0 {
+	for _, bug := range []string{"deaf", "hasty", "blind"} {
+		if r := simulate(t, 2, 6*time.Minute, bug, bug == "blind"); len(r.Violations) == 0 {
 			t.Errorf("%s: not found in %d reads and %d purges", bug, r.Reads, r.Purges)
 		}
 	}

@@ -23,6 +23,8 @@ const (
 	byFreshness   refusal = "no-freshness" // neither freshness nor anything to validate with
 	byMemory      refusal = "memory"       // no room: fills in flight hold what they may
 	byKeys        refusal = "surrogate-keys"
+	byPeer        refusal = "peer"  // a node nearby keeps it
+	byStale       refusal = "stale" // given for want of an answer of the origin's
 )
 
 // answer is a response to a GET without body as judge needs to see it.

@@ -17,6 +17,8 @@ type Request struct {
 	Header   http.Header // selects the variant. nil: the header of the request given to Serve
 
 	Policy *KeyPolicy // of the route; nil: the query to the letter, and no header
+	// Variant tells apart what the same URL is answered by: it must not begin with a digit or -. Empty: the usual.
+	Variant string
 }
 
 // Key identifies what a request asks for, but for the fields that Vary names. Two requests have equal keys exactly when
@@ -29,7 +31,7 @@ type Key struct {
 	Port    string // "" for the scheme's own
 	Path    string
 	Query   string // what counts of it
-	Extra   string // header fields and cookies that the key policy names
+	Extra   string // the variant, and header fields and cookies that the key policy names
 }
 
 // urlKey is what a purge names: a URL in all schemes and ports, whatever the headers.
@@ -40,7 +42,7 @@ func KeyOf(v Request) Key {
 	host, port := splitPort(v.Host)
 	k := Key{
 		Service: v.Service, Scheme: lowerASCII(v.Scheme), Host: lowerASCII(host), Port: port,
-		Path: v.Path, Query: v.Policy.Query(v.RawQuery), Extra: v.Policy.extra(v.Header),
+		Path: v.Path, Query: v.Policy.Query(v.RawQuery), Extra: v.Variant + v.Policy.extra(v.Header),
 	}
 	if k.Path == "" {
 		k.Path = "/"
@@ -67,10 +69,6 @@ func (k Key) clone() Key {
 		interned(k.Service), interned(k.Scheme), interned(k.Host),
 		strings.Clone(k.Port), strings.Clone(k.Path), strings.Clone(k.Query), strings.Clone(k.Extra),
 	}
-}
-
-func (k Key) bytes() int64 {
-	return int64(len(k.Service) + len(k.Scheme) + len(k.Host) + len(k.Port) + len(k.Path) + len(k.Query) + len(k.Extra))
 }
 
 // hash spreads URLs over shards. Only the spread rests on it: equality is the key's own.

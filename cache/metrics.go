@@ -9,6 +9,7 @@ import (
 // move by differences, and a closed cache takes its share out.
 type Metrics struct {
 	requests      map[string]prometheus.Counter
+	peers         map[string]prometheus.Counter
 	bytes         prometheus.Gauge
 	objects       prometheus.Gauge
 	evictions     prometheus.Counter
@@ -43,6 +44,10 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		Name: "landfall_cache_requests_total",
 		Help: "Requests that came to the cache, by how they were answered.",
 	}, []string{"result"})
+	peers := auto.NewCounterVec(prometheus.CounterOpts{
+		Name: "landfall_cache_peer_served_total",
+		Help: "Requests of other nodes' caches, by how they were answered; they are not in landfall_cache_requests_total.",
+	}, []string{"result"})
 	collapsed := auto.NewCounterVec(prometheus.CounterOpts{
 		Name: "landfall_cache_collapsed_total",
 		Help: "Requests that shared a fetch: leaders whose fetch was shared, and followers who were answered by it.",
@@ -57,6 +62,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	}, []string{"tier"})
 	m := &Metrics{
 		requests:      make(map[string]prometheus.Counter),
+		peers:         make(map[string]prometheus.Counter),
 		revalidations: make(map[string]prometheus.Counter),
 		bytes:         bytes.WithLabelValues("memory"),
 		leaders:       collapsed.WithLabelValues("leader"),
@@ -76,6 +82,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	})
 	for _, result := range []string{Hit, Miss, Stale, Revalidated, Pass, Collapsed, Failed} {
 		m.requests[result] = requests.WithLabelValues(result)
+		m.peers[result] = peers.WithLabelValues(result)
 	}
 	for _, result := range []string{confirmed, changed, failed} {
 		m.revalidations[result] = revalidations.WithLabelValues(result)

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -9,14 +10,14 @@ import (
 	"unique"
 )
 
-// field is a header field as it is written to clients: the slice is shared by all responses from the object, and its
-// capacity is its length, so that appending to it copies.
+// field is a header field as it is written to clients. The slice may be shared by several responses: its capacity is its
+// length, so that appending to it copies.
 type field struct {
 	name   string
 	values []string
 }
 
-// meta is what is known of a stored response but its body. It is immutable once prepared.
+// meta is what is known of a response on its way into the store, but its body. It is immutable once prepared.
 type meta struct {
 	lifetimes
 	status       int
@@ -36,38 +37,86 @@ type meta struct {
 	length       int64    // -1: not known yet
 }
 
-// object is a stored response. All but the atomics is immutable once it is in the store, and the list's fields, which
-// the budget guards.
+// object is a stored response. All but the atomics is immutable once it is in the store, and what the budget and the
+// shard guard.
 type object struct {
-	meta
-	key  Key
-	vary []varyField
-	body [][]byte
-	size int64 // bytes it is charged with
+	head  string // see pack
+	body  [][]byte
+	cells []*cell // of its service, its host, its surrogate keys and its cache groups
 
-	born  born
-	cells []*cell // of its service, its host and its surrogate keys
+	hash       uint64 // of its URL
+	born       born
+	received   int64 // Unix nanoseconds
+	initialAge time.Duration
+	fresh      time.Duration
+	length     int64
+	size       int64 // bytes it is charged with
 
-	visited  atomic.Bool  // reused since the eviction hand last passed
-	softAt   atomic.Int64 // when it was soft-purged, in Unix nanoseconds; 0: never
-	failedAt atomic.Int64 // when its revalidation last failed, in Unix nanoseconds; 0: never
+	softAt   atomic.Int64  // when it was soft-purged, in Unix nanoseconds; 0: never
+	failedAt atomic.Int64  // when its revalidation last failed, in Unix nanoseconds; 0: never
+	seen     atomic.Uint64 // prefix purges up to this generation are regarded in dead and softAt
 
-	dead atomic.Bool   // a hard purge took it
-	seen atomic.Uint64 // prefix purges up to this generation are regarded in dead and softAt
-	gone atomic.Bool   // it has left the store
+	chain      atomic.Pointer[object] // the next of its bucket, older if it is of the same URL
+	prev, next *object                // in the policy's queue
 
-	prev, next *object
-	linked     bool
-	evicted    atomic.Bool
+	fieldsAt uint32
+	state    atomic.Uint32 // bits, below
+	uses     atomic.Uint32 // up to maxUses; eviction counts them down
+	status   uint16
+	queue    uint8 // of the policy; queueNone: it isn't in the budget
 }
 
-// The overheads are what the structures take on 64-bit machines, rounded up: an object with its places in map, variants
-// and list; a header field with its slice and strings' headers.
+// Bits of an object's state. The first ones never change.
 const (
-	objectOverhead = 768
-	fieldOverhead  = 96
+	isLicensed  = 1 << iota // may answer requests with Authorization (RFC 9111 section 3.5)
+	isNoCache               // is to be validated before each reuse
+	hasUpstream             // has Cache-Status lines of caches behind
+	isDead                  // a hard purge took it
+	isGone                  // it has left the store
+	isEvicted               // the budget dropped it
+)
+
+func (o *object) is(bit uint32) bool { return o.state.Load()&bit != 0 }
+
+// set sets a bit, and tells whether it was not set before.
+func (o *object) set(bit uint32) bool { return o.state.Or(bit)&bit == 0 }
+
+const maxUses = 3
+
+// used notes a reuse. Hits of one object at once may count as one: it only orders the queue.
+func (o *object) used() {
+	if n := o.uses.Load(); n < maxUses { // what is hot is only read, so that cores don't fight for its cache line
+		o.uses.Store(n + 1)
+	}
+}
+
+// objectOverhead is what an object takes in its own structure and in its shard's table; chunkOverhead what a piece of its
+// body takes beside the bytes.
+const (
+	objectOverhead = 192 + 16
 	chunkOverhead  = 24
 )
+
+// newObject makes the object of a response whose body is whole, and links it to its cells.
+func (c *Cache) newObject(k Key, m *meta, request http.Header, body [][]byte, b born) *object {
+	head, fieldsAt := pack(k, m, request)
+	o := &object{
+		head: string(head), fieldsAt: uint32(fieldsAt), body: body, hash: k.url().hash(c.store.seed), born: b,
+		received: m.received.UnixNano(), initialAge: m.initialAge, fresh: m.fresh, length: m.length, status: uint16(m.status),
+	}
+	if m.licensed {
+		o.set(isLicensed)
+	}
+	if m.noCache {
+		o.set(isNoCache)
+	}
+	if len(m.upstream) > 0 {
+		o.set(hasUpstream)
+	}
+	c.link(o, k, m.keys, m.groups)
+	o.size = headBytes(len(o.head), k, m) + bodyBytes(body)
+	return o
+}
 
 // age is the current_age of RFC 9111 section 4.2.3.
 func (m *meta) age(now time.Time) time.Duration { return m.initialAge + max(now.Sub(m.received), 0) }
@@ -75,21 +124,36 @@ func (m *meta) age(now time.Time) time.Duration { return m.initialAge + max(now.
 // remaining is the freshness that is left; negative when stale.
 func (m *meta) remaining(now time.Time) time.Duration { return m.fresh - m.age(now) }
 
+func (o *object) age(now time.Time) time.Duration {
+	return o.initialAge + max(time.Duration(now.UnixNano()-o.received), 0)
+}
+
 // remaining is the freshness that is left, soft purges regarded.
 func (o *object) remaining(now time.Time) time.Duration {
-	left := o.meta.remaining(now)
+	left := o.fresh - o.age(now)
 	if at := o.softAt.Load(); at != 0 {
-		left = min(left, time.Unix(0, at).Sub(now), 0)
+		left = min(left, time.Duration(at-now.UnixNano()), 0)
 	}
 	return left
 }
 
 // isFresh tells whether the object may be reused without asking the origin.
-func (o *object) isFresh(now time.Time) bool { return !o.noCache && o.remaining(now) > 0 }
+func (o *object) isFresh(now time.Time) bool { return !o.is(isNoCache) && o.remaining(now) > 0 }
 
 // staleFor tells whether the object is stale for no longer than the window.
 func (o *object) staleFor(now time.Time, window time.Duration) bool {
 	return window > 0 && -o.remaining(now) <= window
+}
+
+// mayRefresh and mayHide tell whether the object may be served stale while it is refreshed, and when the origin fails.
+func (o *object) mayRefresh(now time.Time) bool {
+	swr, _ := o.windows()
+	return o.staleFor(now, swr)
+}
+
+func (o *object) mayHide(now time.Time) bool {
+	_, sie := o.windows()
+	return o.staleFor(now, sie)
 }
 
 // failedWithin tells whether a revalidation failed no longer than d ago.
@@ -100,13 +164,13 @@ func (o *object) failedWithin(now time.Time, d time.Duration) bool {
 
 // purged brings what purges have made of the object up to date, and tells whether it must not be used any more.
 func (o *object) purged() bool {
-	if o.dead.Load() {
+	if o.is(isDead) {
 		return true
 	}
 	seen := o.seen.Load()
-	f, prefixed := fateOf(o.cells, o.key.Path, o.born, seen)
+	f, prefixed := fateOf(o.cells, o.path(), o.born, seen)
 	if f.hard {
-		o.dead.Store(true)
+		o.set(isDead)
 		return true
 	}
 	if f.softAt != 0 {
@@ -115,7 +179,7 @@ func (o *object) purged() bool {
 	if prefixed > seen {
 		o.seen.Store(prefixed)
 	}
-	return false
+	return o.is(isDead) // a sweep that forgot the purge meanwhile has said so here before
 }
 
 func (m *meta) validatable() bool { return m.etag != "" || !m.lastModified.IsZero() }
@@ -142,31 +206,28 @@ func listedHop(h http.Header, name string) bool {
 	return false
 }
 
-// prepare copies a response's header into the form in which it is stored and written.
+// prepare picks what of a response's header is stored.
 func (m *meta) prepare(h http.Header, dated bool) {
 	m.fields = make([]field, 0, len(h)+2)
 	for name, values := range h {
 		switch {
 		case len(values) == 0, isHop(name), listedHop(h, name), name == "Age", name == "Set-Cookie":
 		case name == "Landfall-Cache-Control":
-			m.targeted = cloneValues(values)
+			m.targeted = values
 		case isForCaches(name):
 		case name == "Date" && !dated, name == "Content-Length":
 		case name == "Cache-Status":
-			m.upstream = cloneValues(values)
+			m.upstream = values
 		default:
-			m.fields = append(m.fields, field{name, values})
+			m.fields = append(m.fields, field{name, values[:len(values):len(values)]})
 		}
 	}
-	m.pack()
 	if !dated {
 		m.fields = append(m.fields, field{"Date", []string{m.date.UTC().Format(http.TimeFormat)}})
 	}
 	if m.length >= 0 {
 		m.setLength(m.length)
 	}
-	m.etag = strings.Clone(m.etag)
-	m.keys, m.groups = cloneValues(m.keys), cloneValues(m.groups)
 }
 
 // setLength adds Content-Length. The fields of a meta that others already read must have been cloned before.
@@ -181,89 +242,37 @@ func (m *meta) setLength(n int64) {
 // interned is one copy of a text that many objects have: a field's name, a host.
 func interned(s string) string { return unique.Make(s).Value() }
 
-// pack replaces the fields' texts, which are cut out of a response's whole header block, by one copy of them all.
-func (m *meta) pack() {
-	size, count := 0, 0
-	for _, f := range m.fields {
-		for _, v := range f.values {
-			size += len(v)
-		}
-		count += len(f.values)
-	}
-	var text strings.Builder
-	text.Grow(size) // so that what it gives out stays in place
-	values := make([]string, 0, count)
-	for i := range m.fields {
-		f := &m.fields[i]
-		first := len(values)
-		for _, v := range f.values {
-			from := text.Len()
-			text.WriteString(v)
-			values = append(values, text.String()[from:])
-		}
-		f.name, f.values = interned(f.name), values[first:len(values):len(values)]
-	}
-}
-
-func cloneValues(values []string) []string {
-	c := make([]string, len(values))
-	for i, v := range values {
-		c[i] = strings.Clone(v)
-	}
-	return c
-}
-
-// header is the stored header as a map, for a revalidation to merge into.
-func (m *meta) header() http.Header {
-	h := make(http.Header, len(m.fields)+1)
-	for _, f := range m.fields {
-		h[f.name] = f.values
-	}
-	if m.upstream != nil {
-		h["Cache-Status"] = m.upstream
-	}
-	if len(m.keys) > 0 {
-		h["Cache-Tag"] = m.keys
-	}
-	if len(m.targeted) > 0 {
-		h["Landfall-Cache-Control"] = m.targeted
-	}
-	return h
-}
-
-// headBytes is what an object is charged with besides its body.
-func headBytes(m *meta, key Key, vary []varyField) int64 {
-	n := objectOverhead + 2*key.bytes() + int64(len(m.etag))
-	for _, f := range m.fields {
-		n += fieldOverhead + int64(len(f.name))
-		for _, v := range f.values {
-			n += int64(len(v))
-		}
-	}
-	for _, v := range m.upstream {
-		n += fieldOverhead + int64(len(v))
-	}
-	for _, v := range vary {
-		n += fieldOverhead + int64(len(v.name)+len(v.value))
-	}
-	for _, name := range m.varyNames {
-		n += int64(len(name)) + 16
-	}
-	for _, k := range m.keys {
-		n += int64(len(k)) + cellBytes
+// headBytes is what an object is charged with besides its body: its head of n bytes, the object, and its cells.
+func headBytes(n int, k Key, m *meta) int64 {
+	size := objectOverhead + heapBytes(int64(n)) + heapBytes(int64(8*(2+len(m.keys)+len(m.groups))))
+	for _, key := range m.keys {
+		size += int64(len(key)) + cellBytes
 	}
 	for _, name := range m.groups {
-		n += int64(2*len(name)+len(key.Host)) + cellBytes
+		size += int64(2*len(name)+len(k.Host)) + cellBytes
 	}
-	for _, line := range m.targeted {
-		n += int64(len(line)) + 16
-	}
-	return n
+	return size
 }
 
 func bodyBytes(body [][]byte) (n int64) {
 	for _, chunk := range body {
-		n += int64(cap(chunk)) + chunkOverhead
+		n += heapBytes(int64(cap(chunk)))
 	}
-	return n
+	return n + heapBytes(int64(len(body)*chunkOverhead))
+}
+
+// heapBytes is what the allocator takes for n bytes: up to 32 KiB it has sizes of its own, above whole pages.
+func heapBytes(n int64) int64 {
+	const page = 8 << 10
+	sizes := [...]uint16{
+		0, 8, 16, 24, 32, 48, 64, 80, 96, 112, 128, 144, 160, 176, 192, 208, 224, 240, 256, 288, 320, 352, 384, 416, 448, 480,
+		512, 576, 640, 704, 768, 896, 1024, 1152, 1280, 1408, 1536, 1792, 2048, 2304, 2688, 3072, 3200, 3456, 4096, 4864, 5376,
+		6144, 6528, 6784, 6912, 8192, 9472, 9728, 10240, 10880, 12288, 13568, 14336, 16384, 18432, 19072, 20480, 21760, 24576,
+		27264, 28672, 32768,
+	}
+	if n > 32768 {
+		return (n + page - 1) / page * page
+	}
+	i, _ := slices.BinarySearch(sizes[:], uint16(n))
+	return int64(sizes[i])
 }

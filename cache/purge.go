@@ -54,16 +54,14 @@ func (c *Cache) placeOf(k Key) []*cell {
 }
 
 // link points an object at its cells and counts it there.
-func (c *Cache) link(o *object) {
-	o.cells = make([]*cell, 0, 2+len(o.keys))
-	o.cells = append(o.cells, c.placeOf(o.key)...)
-	for i, key := range o.keys {
-		held := c.generations.hold(cellName{o.key.Service, ofKey, key})
-		o.keys[i] = held.name // one copy for all
-		o.cells = append(o.cells, held)
+func (c *Cache) link(o *object, k Key, keys, groups []string) {
+	o.cells = make([]*cell, 0, 2+len(keys)+len(groups))
+	o.cells = append(o.cells, c.placeOf(k)...)
+	for _, key := range keys {
+		o.cells = append(o.cells, c.generations.hold(cellName{k.Service, ofKey, key}))
 	}
-	for _, name := range o.groups {
-		o.cells = append(o.cells, c.generations.hold(o.key.group(name)))
+	for _, name := range groups {
+		o.cells = append(o.cells, c.generations.hold(k.group(name)))
 	}
 	for _, held := range o.cells {
 		c.generations.count(held, o.born.body)
@@ -86,7 +84,7 @@ func (f *fill) purgedBefore(o *object) bool {
 	var url fate
 	url.by(&f.url, o.born)
 	if url.hard {
-		o.dead.Store(true)
+		o.set(isDead)
 	}
 	if url.softAt != 0 {
 		o.softAt.CompareAndSwap(0, url.softAt)
@@ -96,9 +94,10 @@ func (f *fill) purgedBefore(o *object) bool {
 
 // purge applies a purge to a URL's objects and fetches, and returns the objects that it took.
 func (s *store) purge(u urlKey, soft bool, now time.Time) int {
-	sh := s.shard(u)
+	hash := u.hash(s.seed)
+	sh := s.shardOf(hash)
 	sh.mu.Lock()
-	out := sh.purge(u, s.gens.now.Add(1), soft, now)
+	out := sh.purge(u, hash, s.gens.now.Add(1), soft, now)
 	sh.mu.Unlock()
 	if !soft {
 		for _, o := range out {
@@ -109,33 +108,25 @@ func (s *store) purge(u urlKey, soft bool, now time.Time) int {
 	return len(out)
 }
 
-func (sh *shard) purge(u urlKey, gen uint64, soft bool, now time.Time) (out []*object) {
+func (sh *shard) purge(u urlKey, hash, gen uint64, soft bool, now time.Time) (out []*object) {
 	for f := range sh.fills[u] {
 		sh.unshare(f)
 		f.url.set(gen, soft, now)
 	}
-	res := sh.urls[u]
-	if res == nil {
-		return nil
-	}
-	kept := res.variants[:0]
-	for _, o := range res.variants {
+	for o := range sh.index.all(hash) {
 		switch {
-		case o.purged():
-			kept = append(kept, o) // the sweep's
+		case !o.isOf(u) || o.purged(): // the purged are the sweep's
 		case !soft:
-			o.dead.Store(true)
+			o.set(isDead)
 			out = append(out, o)
-		default:
-			if o.softAt.CompareAndSwap(0, now.UnixNano()) {
-				out = append(out, o)
-			}
-			kept = append(kept, o)
+		case o.softAt.CompareAndSwap(0, now.UnixNano()):
+			out = append(out, o)
 		}
 	}
-	clear(res.variants[len(kept):])
-	if res.variants = kept; len(kept) == 0 {
-		delete(sh.urls, u)
+	if !soft {
+		for _, o := range out {
+			sh.index.remove(o)
+		}
 	}
 	return out
 }

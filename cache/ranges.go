@@ -114,7 +114,7 @@ func (r byteRange) contentRange(size int64) string {
 // ranges are those that the request asks for and that apply to the object.
 func (x *exchange) ranges(o *object) ([]byteRange, rangeResult) {
 	lines := x.header["Range"]
-	if len(lines) != 1 || x.r.Method != http.MethodGet || o.status != http.StatusOK || !rangeApplies(&o.meta, x.header) {
+	if len(lines) != 1 || x.r.Method != http.MethodGet || o.status != http.StatusOK || !rangeApplies(o.validators(), x.header) {
 		return nil, rangeIgnored
 	}
 	return parseRange(lines[0], o.length)
@@ -123,7 +123,7 @@ func (x *exchange) ranges(o *object) ([]byteRange, rangeResult) {
 // writeUnsatisfiable answers 416 (RFC 9110 section 15.5.17).
 func (x *exchange) writeUnsatisfiable(o *object, n note, out Outcome) Outcome {
 	h := x.w.Header()
-	x.setHeader(&o.meta, n, true, isRepresentation)
+	x.setStored(o, n, isRepresentation)
 	h.Set("Content-Range", "bytes */"+strconv.FormatInt(o.length, 10))
 	h.Set("Content-Length", "0")
 	return x.writeStatus(http.StatusRequestedRangeNotSatisfiable, out)
@@ -132,7 +132,7 @@ func (x *exchange) writeUnsatisfiable(o *object, n note, out Outcome) Outcome {
 // writeRanges answers 206 with one range, or with several as multipart/byteranges.
 func (x *exchange) writeRanges(o *object, ranges []byteRange, n note, out Outcome) Outcome {
 	h := x.w.Header()
-	x.setHeader(&o.meta, n, true, nil)
+	x.setStored(o, n, nil)
 	if len(ranges) == 1 {
 		r := ranges[0]
 		h.Set("Content-Range", r.contentRange(o.length))

@@ -8,18 +8,20 @@ import (
 
 // conditions makes a request ask for a confirmation of what is stored (RFC 9111 section 4.3.1).
 func (o *object) conditions(request http.Header) {
-	if o.etag != "" {
-		request.Set("If-None-Match", o.etag)
+	v := o.validators()
+	if v.etag != "" {
+		request.Set("If-None-Match", v.etag)
 	}
-	if !o.lastModified.IsZero() {
-		request.Set("If-Modified-Since", o.lastModified.UTC().Format(http.TimeFormat))
+	if !v.lastModified.IsZero() {
+		request.Set("If-Modified-Since", v.lastModified.UTC().Format(http.TimeFormat))
 	}
 }
 
 // confirms tells whether a 304 is about the stored response. One with another validator is not (section 4.3.4).
 func (f *fill) confirms(response *http.Response) bool {
 	tag := validETag(response.Header.Get("Etag"))
-	return tag == "" || f.prior.etag == "" || weakEqual(tag, f.prior.etag)
+	its := f.prior.etag()
+	return tag == "" || its == "" || weakEqual(tag, its)
 }
 
 // renew settles a fetch by 304: the stored header takes over what the 304 carries (sections 3.2 and 4.3.4), and the
@@ -28,18 +30,15 @@ func (f *fill) renew(update http.Header, received time.Time) {
 	f.revalidated(confirmed)
 	old := f.prior
 	j := judge(answer{
-		status: old.status, header: merge(old.header(), update), length: old.length,
+		status: int(old.status), header: merge(old.header(), update), length: old.length,
 		asked: f.began, received: received,
 		credential: f.request.Header["Authorization"] != nil, maxObject: f.c.maxObject,
 	}, f.policy)
 	if j.refusal != storable {
 		j.meta.prepare(merge(old.header(), update), update.Get("Date") != "")
 	}
-	fresh := &object{meta: j.meta, key: old.key, body: old.body, born: born{old.born.body, f.born.last}}
-	f.c.link(fresh)
-	fresh.vary = selectBy(fresh.varyNames, f.header)
-	fresh.size = headBytes(&fresh.meta, fresh.key, fresh.vary) + bodyBytes(fresh.body)
-	fresh.visited.Store(true)
+	fresh := f.c.newObject(f.key, &j.meta, f.header, old.body, born{old.born.body, f.born.last})
+	fresh.used()
 	f.object, f.shareable = fresh, j.shared
 	if j.refusal == storable {
 		f.stored.Store(f.c.store.replace(f, old, fresh))
@@ -58,6 +57,9 @@ func (f *fill) renew(update http.Header, received time.Time) {
 func merge(stored, update http.Header) http.Header {
 	merged := maps.Clone(stored)
 	delete(merged, "Date") // without one in the 304, the time of receipt takes its place
+	if update["Surrogate-Key"] != nil || update["Cache-Tag"] != nil || update[HeaderKey] != nil {
+		delete(merged, HeaderKey)
+	}
 	for name, values := range update {
 		switch name {
 		case "Content-Length", "Content-Encoding", "Content-Type", "Content-Range", "Set-Cookie", "Cache-Status":

@@ -21,7 +21,8 @@ func floorSeconds(d time.Duration) int64 {
 	return s
 }
 
-// setHeader writes a stored header, Age and Cache-Status to the client's, but for the fields that skip tells.
+// setHeader writes the header of a response that is being stored, Age and Cache-Status to the client's, but for the fields
+// that skip tells.
 func (x *exchange) setHeader(m *meta, n note, withAge bool, skip func(string) bool) {
 	h := x.w.Header()
 	for i := range m.fields {
@@ -29,26 +30,71 @@ func (x *exchange) setHeader(m *meta, n note, withAge bool, skip func(string) bo
 			h[f.name] = f.values
 		}
 	}
-	// Age and Cache-Status share one string and one slice: they are all that a hit allocates.
+	age := time.Duration(-1)
+	if withAge {
+		age = max(m.age(x.now), 0)
+	}
+	setOwn(h, make([]string, 2+len(m.upstream)), n, age, m.upstream)
+	if x.policy.Peer {
+		tellPeer(h, m.keys, m.targeted, n)
+	}
+}
+
+// setStored is setHeader for a stored object. Its texts are parts of the object's head, so that a hit allocates one slice
+// for all values of the header, and one text for what is new in it.
+func (x *exchange) setStored(o *object, n note, skip func(string) bool) {
+	h := x.w.Header()
+	upstream := o.upstream()
+	c := cursor{s: o.head[o.fieldsAt:]}
+	count := c.count()
+	values := make([]string, count+2+len(upstream))
+	last, first := "", 0 // the lines of one name follow each other
+	for i := range count {
+		name, value := c.name(), c.text()
+		values[i] = value
+		if name != last {
+			last, first = name, i
+		}
+		if skip == nil || !skip(name) {
+			h[name] = values[first : i+1 : i+1]
+		}
+	}
+	setOwn(h, values[count:], n, max(o.age(x.now), 0), upstream)
+	if x.policy.Peer {
+		keys, _ := o.tags()
+		tellPeer(h, keys, o.details().targeted, n)
+	}
+}
+
+// setOwn writes Age, unless it is negative, and Cache-Status into values, which has room for them and for upstream.
+func setOwn(h http.Header, values []string, n note, age time.Duration, upstream []string) {
 	var room [96]byte
 	b := room[:0]
-	if withAge {
-		b = strconv.AppendInt(b, int64(max(m.age(x.now), 0)/time.Second), 10)
+	if age >= 0 {
+		b = strconv.AppendInt(b, int64(age/time.Second), 10)
 	}
 	split := len(b)
 	text := string(n.append(b))
-	values := make([]string, 2, 2+len(m.upstream))
-	values[0] = text[:split]
-	if withAge {
+	if age >= 0 {
+		values[0] = text[:split]
 		h["Age"] = values[:1:1]
 	}
-	if len(m.upstream) > 0 {
-		values = append(values[:1], m.upstream...)
-		values = append(values, text[split:])
-	} else {
-		values[1] = text[split:]
-	}
+	copy(values[1:], upstream)
+	values[len(values)-1] = text[split:]
 	h["Cache-Status"] = values[1:len(values):len(values)]
+}
+
+// tellPeer adds what only caches of the fleet say to each other.
+func tellPeer(h http.Header, keys, targeted []string, n note) {
+	if len(keys) > 0 {
+		h[HeaderKey] = keys
+	}
+	if len(targeted) > 0 {
+		h["Landfall-Cache-Control"] = targeted
+	}
+	if n.stale {
+		h[HeaderStale] = []string{"1"}
+	}
 }
 
 // isRepresentation tells the fields that describe a body, which a response without it does not carry.
@@ -85,12 +131,11 @@ func (x *exchange) finish(out Outcome, err error) Outcome {
 
 // writeObject answers from a stored object.
 func (x *exchange) writeObject(o *object, n note, result string) Outcome {
-	if !o.visited.Load() { // reads don't share a cache line that nobody writes
-		o.visited.Store(true)
-	}
+	o.used()
+	n.stale = result == Stale
 	out := Outcome{Result: result, Forward: n.fwd}
-	if notModified(&o.meta, x.header) {
-		x.setHeader(&o.meta, n, true, isBodyField)
+	if asksIfModified(x.header) && notModified(o.validators(), x.header) {
+		x.setStored(o, n, isBodyField)
 		return x.writeStatus(http.StatusNotModified, out)
 	}
 	if x.header["Range"] != nil {
@@ -101,8 +146,8 @@ func (x *exchange) writeObject(o *object, n note, result string) Outcome {
 			return x.writeRanges(o, ranges, n, out)
 		}
 	}
-	x.setHeader(&o.meta, n, true, nil)
-	out = x.writeStatus(o.status, out)
+	x.setStored(o, n, nil)
+	out = x.writeStatus(int(o.status), out)
 	if x.r.Method == http.MethodHead {
 		return out
 	}
@@ -136,7 +181,7 @@ func (x *exchange) writeStream(f *fill, place *reader, n note, result string) Ou
 	defer f.stream.leave(place)
 	out := Outcome{Result: result, Forward: n.fwd}
 	withAge := n.collapsed || f.meta.aged
-	if notModified(&f.meta, x.header) {
+	if notModified(f.meta.validators(), x.header) {
 		x.setHeader(&f.meta, n, withAge, isBodyField)
 		return x.writeStatus(http.StatusNotModified, out)
 	}
@@ -192,7 +237,7 @@ func (x *exchange) relay(response *http.Response, n note, result string) Outcome
 		status, skip = http.StatusNotModified, isBodyField
 	}
 	for name, values := range response.Header {
-		if !isHop(name) && !listedHop(response.Header, name) && !skip(name) && !isForCaches(name) {
+		if !isHop(name) && !listedHop(response.Header, name) && !skip(name) && (x.policy.Peer || !isForCaches(name)) {
 			h[name] = values
 		}
 	}
@@ -232,7 +277,7 @@ func (x *exchange) alreadyHas(response *http.Response) bool {
 	m := meta{status: response.StatusCode, etag: validETag(response.Header.Get("Etag"))}
 	m.lastModified, _ = http.ParseTime(response.Header.Get("Last-Modified"))
 	m.date, _ = dateOf(response.Header, x.now)
-	return notModified(&m, x.header)
+	return notModified(m.validators(), x.header)
 }
 
 // writeTrailer sends trailers after a body: those announced by their names, the rest by net/http's prefix.

@@ -26,6 +26,7 @@ type exchange struct {
 	header  http.Header
 	key     Key
 	keyed   []string // header fields that are in it
+	hash    uint64   // of its URL
 	shard   *shard
 	policy  Policy
 	fetch   Fetch
@@ -44,8 +45,13 @@ func (c *Cache) Serve(w http.ResponseWriter, r *http.Request, view Request, p Po
 	if view.Policy != nil {
 		x.keyed = view.Policy.Headers
 	}
-	x.shard = c.store.shard(x.key.url())
+	x.hash = x.key.url().hash(c.store.seed)
+	x.shard = c.store.shardOf(x.hash)
 	out := x.serve()
+	if p.Peer {
+		c.metrics.peers[out.Result].Inc()
+		return out
+	}
 	x.shard.results.of(out.Result).Add(1)
 	c.metrics.requests[out.Result].Inc()
 	return out
@@ -61,7 +67,7 @@ func (x *exchange) serve() Outcome {
 	if lines := x.header["Cache-Control"]; len(lines) > 0 {
 		x.request = parseDirectives(lines)
 	}
-	f := x.shard.lookup(x.key, x.header)
+	f := x.shard.lookup(x.hash, &x.key, x.header)
 	if f.object != nil {
 		if out, done := x.reuse(f.object); done {
 			return out
@@ -73,7 +79,7 @@ func (x *exchange) serve() Outcome {
 // reuse answers from an object without waiting for the origin, if that is allowed.
 func (x *exchange) reuse(o *object) (out Outcome, done bool) {
 	fresh := o.isFresh(x.now) && !x.c.cutOff.Load()
-	if !o.licensed && x.header["Authorization"] != nil {
+	if !o.is(isLicensed) && x.header["Authorization"] != nil {
 		if fresh {
 			return x.pass(fwdRequest), true
 		}
@@ -86,10 +92,10 @@ func (x *exchange) reuse(o *object) (out Outcome, done bool) {
 			x.refresh(o) // it is in use, so it will be asked for again
 		}
 		return x.writeObject(o, n, Hit), true
-	case o.staleFor(x.now, o.swr) && !x.c.cutOff.Load():
+	case o.mayRefresh(x.now) && !x.c.cutOff.Load() && !x.policy.Peer:
 		x.refresh(o)
 		return x.writeObject(o, n, Stale), true
-	case o.staleFor(x.now, o.sie) && o.failedWithin(x.now, retryAfter):
+	case o.failedWithin(x.now, retryAfter) && o.mayHide(x.now):
 		return x.writeObject(o, n, Stale), true
 	}
 	return out, false
@@ -119,7 +125,7 @@ func (x *exchange) forward(found found) Outcome {
 	revalidates := found.object != nil && found.object.validatable()
 	partial := x.r.Method == http.MethodHead || x.header["Range"] != nil
 	if x.request.noStore || (partial && !revalidates) {
-		return x.pass(reason)
+		return x.passShared(reason)
 	}
 	if marked := x.c.marks.has(x.key, x.now); marked || x.policy.NoCollapse {
 		if marked && isConditional(x.header) && !revalidates {
@@ -190,23 +196,23 @@ func (x *exchange) follow(f *fill, stale *object, reason string) (Outcome, next)
 	if f.spoiled(cells, x.gen) {
 		return Outcome{}, again
 	}
-	n := note{fwd: reason, collapsed: true}
+	n := note{fwd: reason, collapsed: true, detail: f.asking.Detail}
 	switch f.verdict {
 	case shared:
-		if x.fits(f, &f.meta) {
+		if x.fits(f, f.meta.varyNames, f.meta.licensed) {
 			if place := f.stream.join(); place != nil {
 				x.c.countShared(f)
 				return x.writeStream(f, place, n, Collapsed), served
 			}
 		}
 	case renewed:
-		if f.shareable && x.fits(f, &f.object.meta) {
+		if f.shareable && x.fits(f, f.object.varyNames(), f.object.is(isLicensed)) {
 			x.c.countShared(f)
 			n.fwdStatus = f.status
 			return x.writeObject(f.object, n, Collapsed), served
 		}
 	case lost:
-		if stale != nil && stale.staleFor(x.now, stale.sie) && !stale.purged() {
+		if stale != nil && stale.mayHide(x.now) && !stale.purged() {
 			x.c.countShared(f)
 			n.fwdStatus = f.status
 			return x.writeObject(stale, n, Stale), served
@@ -217,15 +223,15 @@ func (x *exchange) follow(f *fill, stale *object, reason string) (Outcome, next)
 }
 
 // fits tells whether the answer to f's request may answer this one, too.
-func (x *exchange) fits(f *fill, m *meta) bool {
-	for _, name := range m.varyNames {
+func (x *exchange) fits(f *fill, varyNames []string, licensed bool) bool {
+	for _, name := range varyNames {
 		mine, have := fieldValue(x.header, name)
 		its, has := fieldValue(f.header, name)
 		if mine != its || have != has {
 			return false
 		}
 	}
-	return m.licensed || x.header["Authorization"] == nil
+	return licensed || x.header["Authorization"] == nil
 }
 
 func (c *Cache) countShared(f *fill) {
@@ -271,18 +277,18 @@ func (x *exchange) conclude(f *fill, reason string) Outcome {
 	x.now = x.c.now()
 	switch f.verdict {
 	case shared, private:
-		return x.writeStream(f, f.owner, note{fwd: reason, stored: true}, Miss)
+		return x.writeStream(f, f.owner, note{fwd: reason, stored: true, detail: f.asking.Detail}, Miss)
 	case handed:
 		stop := context.AfterFunc(x.r.Context(), f.cancel)
 		defer stop()
 		defer f.cancel()
-		return x.relay(f.response, note{fwd: reason}, Miss)
+		return x.relay(f.response, note{fwd: reason, detail: f.asking.Detail}, Miss)
 	case renewed:
-		out := x.writeObject(f.object, note{fwd: fwdStale, fwdStatus: f.status}, Revalidated)
+		out := x.writeObject(f.object, note{fwd: fwdStale, fwdStatus: f.status, detail: f.asking.Detail}, Revalidated)
 		out.Stored = f.stored.Load()
 		return out
 	}
-	if o := f.prior; o != nil && o.staleFor(x.now, o.sie) && !o.purged() {
+	if o := f.prior; o != nil && o.mayHide(x.now) && !o.purged() {
 		return x.writeObject(o, note{fwd: fwdStale, fwdStatus: f.status}, Stale)
 	}
 	return failure(reason, f.err)
@@ -295,6 +301,17 @@ func (x *exchange) pass(reason string) Outcome {
 		return failure(reason, err)
 	}
 	return x.relay(response, note{fwd: reason}, Pass)
+}
+
+// passShared forwards a request that is not worth a fetch of the whole, but that another cache may be able to answer.
+func (x *exchange) passShared(reason string) Outcome {
+	a := Asking{Shareable: x.shareable(), Holds: true}
+	r := x.r.WithContext(withAsking(x.r.Context(), &a))
+	response, err := checked(x.fetch(r.Context(), r))
+	if err != nil {
+		return failure(reason, err)
+	}
+	return x.relay(response, note{fwd: reason, detail: a.Detail}, Pass)
 }
 
 // passMethod forwards a request that is neither GET nor HEAD. When it succeeds and is not safe, what is stored of its
@@ -315,7 +332,7 @@ func (x *exchange) passMethod() Outcome {
 }
 
 func (x *exchange) invalidate(h http.Header) {
-	x.c.store.purge(x.key.url(), false, x.c.now())
+	x.forget(x.key)
 	for _, name := range groups(h["Cache-Group-Invalidation"]) {
 		x.c.generations.purge(x.key.group(name), false, x.c.now())
 		x.c.wantSweep()
@@ -333,7 +350,14 @@ func (x *exchange) invalidate(h http.Header) {
 			Service: x.key.Service, Scheme: ref.Scheme, Host: ref.Host, Path: ref.EscapedPath(), RawQuery: ref.RawQuery,
 		})
 		if k.Scheme == x.key.Scheme && k.Host == x.key.Host && k.Port == x.key.Port && k != x.key {
-			x.c.store.purge(k.url(), false, x.c.now())
+			x.forget(k)
 		}
+	}
+}
+
+func (x *exchange) forget(k Key) {
+	x.c.store.purge(k.url(), false, x.c.now())
+	if x.policy.Invalidated != nil {
+		x.policy.Invalidated(k.Path, k.Query)
 	}
 }

@@ -21,6 +21,8 @@ type note struct {
 	stored    bool
 	collapsed bool
 	detail    string // a token
+
+	stale bool // not of Cache-Status: for a peer
 }
 
 func (n note) append(b []byte) []byte {

@@ -12,7 +12,8 @@ import (
 const shardCount = 128
 
 // store finds objects by key, and knows the fetches that are under way. It is cut into shards by URL, so that all that
-// belongs to a URL is under one lock: what a purge drops and what a fetch that ends stores can't miss each other.
+// belongs to a URL is under one lock: what a purge drops and what a fetch that ends stores can't miss each other. Looking
+// up takes no lock.
 //
 // Locks: a shard's lock is never held while the budget's is taken, nor the other way round.
 type store struct {
@@ -23,18 +24,12 @@ type store struct {
 }
 
 type shard struct {
-	mu      sync.RWMutex
-	urls    map[urlKey]*resource
+	index   index
+	mu      sync.Mutex                    // of changes to the index, and of the following
 	flights map[flightKey]*fill           // fetches that others may join
 	fills   map[urlKey]map[*fill]struct{} // all fetches that may store
 	results results
 	_       [64]byte // keeps neighbours off each other's cache lines
-}
-
-// resource is a URL's stored variants, in all schemes and ports. The slice is replaced or changed under the shard's lock.
-type resource struct {
-	variants []*object // oldest first
-	vary     []string  // fields that the newest names
 }
 
 // flightKey tells fetches apart that can't share an answer, as far as is known before the answer.
@@ -59,14 +54,15 @@ func newStore(seed maphash.Seed, b *budget, g *generations) *store {
 	s := &store{seed: seed, budget: b, gens: g}
 	for i := range s.shards {
 		sh := &s.shards[i]
-		sh.urls = make(map[urlKey]*resource)
 		sh.flights = make(map[flightKey]*fill)
 		sh.fills = make(map[urlKey]map[*fill]struct{})
 	}
 	return s
 }
 
-func (s *store) shard(u urlKey) *shard { return &s.shards[u.hash(s.seed)%shardCount] }
+func (s *store) shard(u urlKey) *shard { return s.shardOf(u.hash(s.seed)) }
+
+func (s *store) shardOf(hash uint64) *shard { return &s.shards[hash%shardCount] }
 
 // found is what a lookup knows: the object, or whether the URL has others for this key.
 type found struct {
@@ -85,23 +81,19 @@ func (f found) reason() string {
 	return fwdURIMiss
 }
 
-func (sh *shard) lookup(key Key, header http.Header) found {
-	sh.mu.RLock()
-	defer sh.mu.RUnlock()
-	return sh.urls[key.url()].find(key, header)
-}
-
-// find is the matching variant with the latest Date, and of those the newest (RFC 9111 section 4.1).
-func (res *resource) find(key Key, header http.Header) (f found) {
-	if res == nil {
-		return f
-	}
-	for _, o := range res.variants {
-		if o.key.Scheme != key.Scheme || o.key.Port != key.Port || o.key.Extra != key.Extra || o.purged() {
+// lookup is the matching variant with the latest Date, and of those the newest (RFC 9111 section 4.1). hash is that of the
+// key's URL. Without the shard's lock it may overlook an object while the index grows.
+func (sh *shard) lookup(hash uint64, key *Key, header http.Header) (f found) {
+	for o := sh.index.first(hash); o != nil; o = o.chain.Load() {
+		if o.hash != hash {
+			continue
+		}
+		same, selected := o.matches(key, header)
+		if !same || o.purged() {
 			continue
 		}
 		f.others = true
-		if selects(o.vary, header) && (f.object == nil || !o.date.Before(f.object.date)) {
+		if selected && (f.object == nil || o.date().After(f.object.date())) {
 			f.object = o
 		}
 	}
@@ -116,15 +108,15 @@ func (s *store) join(key Key, header http.Header, arrived uint64, seen *object, 
 	sh := s.shard(u)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	res := sh.urls[u]
+	hash := u.hash(s.seed)
 	fk := flightKey{key, coding(header)}
-	if res != nil {
-		fk.variant = variantOf(res.vary, header)
+	if newest := sh.index.find(hash, func(o *object) bool { return o.isOf(u) }); newest != nil {
+		fk.variant = variantOf(newest.varyNames(), header)
 	}
 	if f := sh.flights[fk]; f != nil && !f.spoiled(f.place, arrived) && f.attach() {
 		return f, false, nil
 	}
-	if o := res.find(key, header).object; o != nil && o != seen {
+	if o := sh.lookup(hash, &key, header).object; o != nil && o != seen {
 		return nil, false, o
 	}
 	if f = start(); f == nil {
@@ -208,44 +200,50 @@ func (s *store) put(f *fill, o *object) (stored bool) {
 
 func (sh *shard) put(u urlKey, f *fill, o *object, floor uint64) (out []*object, stored bool) {
 	sh.forget(f)
-	if f.purgedBefore(o) || o.born.body < floor || o.evicted.Load() {
+	if f.purgedBefore(o) || o.born.body < floor || o.is(isEvicted) {
 		return []*object{o}, false
 	}
-	res := sh.urls[u]
-	if newer := res.find(o.key, f.header).object; newer != nil && newer.born.body > o.born.body {
+	if newer := sh.lookup(o.hash, &f.key, f.header).object; newer != nil && newer.born.body > o.born.body {
 		return []*object{o}, false
 	}
-	if res == nil {
-		res = &resource{}
-		sh.urls[o.key.url()] = res
-	}
-	res.vary = o.varyNames
-	res.variants = slices.DeleteFunc(res.variants, func(old *object) bool {
-		replaced := old.key.Scheme == o.key.Scheme && old.key.Port == o.key.Port && old.key.Extra == o.key.Extra && selects(old.vary, f.header)
-		if replaced {
-			out = append(out, old)
+	variants := 0
+	for old := range sh.index.all(o.hash) {
+		if !old.isOf(u) {
+			continue
 		}
-		return replaced
-	})
-	if len(res.variants) >= maxVariants {
-		out = append(out, res.displace())
+		if same, selected := old.matches(&f.key, f.header); same && selected {
+			out = append(out, old)
+		} else {
+			variants++
+		}
 	}
-	res.variants = append(res.variants, o)
+	for _, old := range out {
+		sh.index.remove(old)
+	}
+	if variants >= maxVariants {
+		out = append(out, sh.displace(o.hash, u))
+	}
+	sh.index.add(o)
 	return out, true
 }
 
-// displace takes out the oldest variant that was not reused since the last time, so that a client that makes up variants
-// doesn't drive out those in use.
-func (res *resource) displace() (victim *object) {
-	at := 0
-	for i, o := range res.variants {
-		if !o.visited.Swap(false) {
-			at = i
+// displace takes out the oldest variant of a URL that was not reused since the last time, so that a client that makes up
+// variants doesn't drive out those in use.
+func (sh *shard) displace(hash uint64, u urlKey) (victim *object) {
+	var variants []*object // newest first
+	for o := range sh.index.all(hash) {
+		if o.isOf(u) {
+			variants = append(variants, o)
+		}
+	}
+	victim = variants[len(variants)-1]
+	for _, o := range slices.Backward(variants) {
+		if o.uses.Swap(0) == 0 {
+			victim = o
 			break
 		}
 	}
-	victim = res.variants[at]
-	res.variants = slices.Delete(res.variants, at, at+1)
+	sh.index.remove(victim)
 	return victim
 }
 
@@ -262,7 +260,7 @@ func (s *store) replace(f *fill, old, fresh *object) bool {
 	u := f.key.url()
 	sh := s.shard(u)
 	sh.mu.Lock()
-	done := sh.replace(u, f, old, fresh)
+	done := sh.replace(f, old, fresh)
 	sh.mu.Unlock()
 	s.leave(old)
 	if !done {
@@ -272,22 +270,12 @@ func (s *store) replace(f *fill, old, fresh *object) bool {
 	return done
 }
 
-func (sh *shard) replace(u urlKey, f *fill, old, fresh *object) bool {
+func (sh *shard) replace(f *fill, old, fresh *object) bool {
 	sh.forget(f)
-	res := sh.urls[u]
-	if res == nil {
+	if !sh.index.remove(old) || f.purgedBefore(fresh) || fresh.is(isEvicted) {
 		return false
 	}
-	i := slices.Index(res.variants, old)
-	if i < 0 {
-		return false
-	}
-	if f.purgedBefore(fresh) || fresh.evicted.Load() {
-		sh.delete(u, old)
-		return false
-	}
-	res.variants[i] = fresh
-	res.vary = fresh.varyNames
+	sh.index.add(fresh)
 	return true
 }
 
@@ -300,10 +288,9 @@ func (s *store) remove(o *object) bool {
 // drop takes objects out of their shards that the budget no longer holds.
 func (s *store) drop(victims []*object) {
 	for _, o := range victims {
-		u := o.key.url()
-		sh := s.shard(u)
+		sh := s.shardOf(o.hash)
 		sh.mu.Lock()
-		sh.delete(u, o)
+		sh.index.remove(o)
 		sh.mu.Unlock()
 		s.leave(o)
 	}
@@ -311,27 +298,14 @@ func (s *store) drop(victims []*object) {
 
 // leave takes an object out of the counts of its cells, once.
 func (s *store) leave(o *object) {
-	if !o.gone.CompareAndSwap(false, true) {
+	if !o.set(isGone) {
 		return
 	}
 	for _, c := range o.cells {
-		if o.dead.Load() && c.kind == ofHost && c.prefixed.Load() > 0 {
+		if o.is(isDead) && c.kind == ofHost && c.prefixed.Load() > 0 {
 			countPrefixes(c, o, true, s.gens.now.Load())
 		}
 		s.gens.uncount(c, o.born.body)
-	}
-}
-
-func (sh *shard) delete(u urlKey, o *object) {
-	res := sh.urls[u]
-	if res == nil {
-		return
-	}
-	if i := slices.Index(res.variants, o); i >= 0 {
-		res.variants = slices.Delete(res.variants, i, i+1)
-	}
-	if len(res.variants) == 0 {
-		delete(sh.urls, u)
 	}
 }
 
@@ -339,11 +313,11 @@ func (sh *shard) delete(u urlKey, o *object) {
 func (s *store) allFills() (all []*fill) {
 	for i := range s.shards {
 		sh := &s.shards[i]
-		sh.mu.RLock()
+		sh.mu.Lock()
 		for _, fills := range sh.fills {
 			all = slices.AppendSeq(all, maps.Keys(fills))
 		}
-		sh.mu.RUnlock()
+		sh.mu.Unlock()
 	}
 	return all
 }
@@ -353,14 +327,14 @@ func (s *store) clear() {
 	for i := range s.shards {
 		sh := &s.shards[i]
 		sh.mu.Lock()
-		urls := sh.urls
-		sh.urls = make(map[urlKey]*resource)
+		all := slices.Collect(sh.index.everything())
+		for _, o := range all {
+			sh.index.remove(o)
+		}
 		sh.mu.Unlock()
-		for _, res := range urls {
-			for _, o := range res.variants {
-				s.budget.remove(o)
-				s.leave(o)
-			}
+		for _, o := range all {
+			s.budget.remove(o)
+			s.leave(o)
 		}
 	}
 }

@@ -15,11 +15,10 @@ import (
 // held counts what is really in the shards.
 func held(c *Cache) (objects, bytes int64) {
 	for i := range c.store.shards {
-		for _, res := range c.store.shards[i].urls {
-			for _, o := range res.variants {
-				objects++
-				bytes += headBytes(&o.meta, o.key, o.vary) + bodyBytes(o.body)
-			}
+		for o := range c.store.shards[i].index.everything() {
+			keys, groups := o.tags()
+			objects++
+			bytes += headBytes(len(o.head), o.key(), &meta{keys: keys, groups: groups}) + bodyBytes(o.body)
 		}
 	}
 	return objects, bytes

@@ -200,7 +200,7 @@ func (s *stream) slide() (freed int64, fits bool, more <-chan struct{}, err erro
 	}
 	for ; s.first < chunk && len(s.chunks) > 0; s.first++ {
 		if s.first < s.charged {
-			freed += int64(cap(s.chunks[0])) + chunkOverhead
+			freed += heapBytes(int64(cap(s.chunks[0]))) + 2*chunkOverhead
 		}
 		s.chunks[0] = nil
 		s.chunks = s.chunks[1:]

@@ -56,20 +56,19 @@ func (c *Cache) sweepOnce() {
 	c.generations.forget(gen)
 }
 
-// dead are the objects that purges have taken. It only reads, so hits go on meanwhile.
+// dead are the objects that purges have taken. It must see all, so the index may not grow meanwhile; hits take no lock and
+// go on.
 func (sh *shard) dead(gen uint64) (out []*object) {
-	sh.mu.RLock()
-	defer sh.mu.RUnlock()
-	for _, res := range sh.urls {
-		for _, o := range res.variants {
-			if o.purged() {
-				out = append(out, o)
-				continue
-			}
-			for _, c := range o.cells {
-				if c.kind == ofHost && c.prefixed.Load() > o.born.last {
-					countPrefixes(c, o, false, gen)
-				}
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	for o := range sh.index.everything() {
+		if o.purged() {
+			out = append(out, o)
+			continue
+		}
+		for _, c := range o.cells {
+			if c.kind == ofHost && c.prefixed.Load() > o.born.last {
+				countPrefixes(c, o, false, gen)
 			}
 		}
 	}
@@ -78,7 +77,7 @@ func (sh *shard) dead(gen uint64) (out []*object) {
 
 // countPrefixes enters an object into the counts of the prefix purges that took it.
 func countPrefixes(c *cell, o *object, hard bool, upTo uint64) {
-	c.prefixes.find(o.key.Path, func(r *Count) {
+	c.prefixes.find(o.path(), func(r *Count) {
 		if r.done.Load() || r.gen > upTo {
 			return
 		}

@@ -10,8 +10,8 @@ const (
 	maxKeyBytes = 1 << 10 // of one key
 )
 
-// surrogateKeys are the keys that a response is to be purged by: those of Surrogate-Key, separated by spaces, and those
-// of Cache-Tag, separated by commas. They are case-sensitive. ok is false when there are more than are kept: a response
+// surrogateKeys are the keys that a response is to be purged by: those of Surrogate-Key, separated by spaces, those of
+// Cache-Tag, separated by commas, and those that another cache of the fleet tells. They are case-sensitive. ok is false when there are more than are kept: a response
 // that can't be purged as its origin means is not stored.
 func surrogateKeys(h http.Header) (keys []string, ok bool) {
 	var seen map[string]struct{}
@@ -31,6 +31,11 @@ func surrogateKeys(h http.Header) (keys []string, ok bool) {
 		seen[key] = struct{}{}
 		keys = append(keys, key)
 		return true
+	}
+	for _, key := range h[HeaderKey] {
+		if !add(key) {
+			return nil, false
+		}
 	}
 	for _, line := range h["Surrogate-Key"] {
 		for key := range strings.FieldsSeq(line) {
@@ -52,7 +57,7 @@ func surrogateKeys(h http.Header) (keys []string, ok bool) {
 // isForCaches tells the fields that speak to caches like this one and end here.
 func isForCaches(name string) bool {
 	switch name {
-	case "Surrogate-Key", "Cache-Tag", "Landfall-Cache-Control":
+	case "Surrogate-Key", "Cache-Tag", "Landfall-Cache-Control", HeaderKey, HeaderStale:
 		return true
 	}
 	return false

@@ -11,13 +11,6 @@ const (
 	maxVaryFields = 16 // fields that one Vary may name
 )
 
-// varyField is one field of a secondary key (RFC 9111 section 4.1) and the value it had in the request.
-type varyField struct {
-	name    string // canonical
-	value   string
-	present bool
-}
-
 // varyNames are the fields that a response's Vary names, canonical, sorted, without those that cannot differ between
 // requests of one key. ok is false when no key can be made of it: "*", too many, or a field that the gateway writes on
 // the way to the origin, whose value is not known here.
@@ -50,31 +43,6 @@ func varyNames(header http.Header) (names []string, ok bool) {
 	}
 	slices.Sort(names)
 	return names, true
-}
-
-// selectBy is the secondary key of a request for the named fields. The strings are copies.
-func selectBy(names []string, request http.Header) []varyField {
-	if len(names) == 0 {
-		return nil
-	}
-	fields := make([]varyField, len(names))
-	for i, name := range names {
-		value, present := fieldValue(request, name)
-		fields[i] = varyField{strings.Clone(name), strings.Clone(value), present}
-	}
-	return fields
-}
-
-// selects tells whether a request with this header is answered by the variant.
-func selects(fields []varyField, request http.Header) bool {
-	for i := range fields {
-		f := &fields[i]
-		value, present := fieldValue(request, f.name)
-		if value != f.value || present != f.present {
-			return false
-		}
-	}
-	return true
 }
 
 // fieldValue is a field's value in the form that variants are compared in: lines joined, outer whitespace gone. An

@@ -95,6 +95,8 @@ func scalarForms(t reflect.Type) string {
 		return percentForms
 	case reflect.TypeFor[Rate]():
 		return rateForms
+	case reflect.TypeFor[Factor]():
+		return factorForms
 	case reflect.TypeFor[StatusRange]():
 		return statusForms
 	case reflect.TypeFor[Prefix]():

@@ -58,6 +58,12 @@ func fillFleet(c *Config, r *report) {
 	if len(c.Regions) == 0 {
 		c.Regions = map[string]Region{"local": {}}
 	}
+	for name, z := range c.DNS.Zones {
+		if !r.written(join(join("dns.zones", name), "min_ttl")) {
+			z.MinTTL = max(Duration(z.TTL.D().Truncate(4*time.Second)/4), Duration(time.Second))
+			c.DNS.Zones[name] = z
+		}
+	}
 	c.Shutdown.DNSWaitSet = r.written("shutdown.dns_wait")
 	if !c.Shutdown.DNSWaitSet {
 		for _, z := range c.DNS.Zones {

@@ -70,6 +70,15 @@ func TestDefaultsReachListsAndMaps(t *testing.T) {
 	}
 }
 
+func TestMinTTL(t *testing.T) {
+	for ttl, want := range map[string]time.Duration{"20s": 5 * time.Second, "10s": 2 * time.Second, "1s": time.Second, "20s, min_ttl: 20s": 20 * time.Second} {
+		c := mustParse(t, service(`listen: {dns: [":53"]}`+"\n"+`dns: {zones: {a.example.com: {ttl: `+ttl+`}}}`))
+		if got := c.DNS.Zones["a.example.com"].MinTTL.D(); got != want {
+			t.Errorf("ttl: %s has a min_ttl of %s, want %s", ttl, got, want)
+		}
+	}
+}
+
 func TestDNSWait(t *testing.T) {
 	if s := mustParse(t, service("shutdown: {dns_wait: 0s}")).Shutdown; !s.DNSWaitSet || s.DNSWait != 0 {
 		t.Errorf("%+v", s)

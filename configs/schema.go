@@ -137,6 +137,7 @@ var scalarPatterns = map[reflect.Type]struct {
 	reflect.TypeFor[Size]():        {`^[0-9]+(\.[0-9]+)? ?([KkMmGgTt][Ii]?)?[Bb]?$`, object{"type": "integer", "minimum": 0}},
 	reflect.TypeFor[Percent]():     {`^(0|[0-9]+(\.[0-9]+)?%)$`, object{"const": 0}},
 	reflect.TypeFor[Rate]():        {`^(0|[0-9]+(\.[0-9]+)?/[smh])$`, object{"const": 0}},
+	reflect.TypeFor[Factor]():      {`^[0-9]+(\.[0-9]+)?x$`, nil},
 	reflect.TypeFor[StatusRange](): {`^[1-5][0-9][0-9](-[1-5][0-9][0-9])?$`, object{"type": "integer", "minimum": 100, "maximum": 599}},
 	reflect.TypeFor[Prefix]():      {`^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$`, nil},
 }

@@ -17,6 +17,7 @@ type Config struct {
 	Limits      Limits              `yaml:"limits" doc:"Bounds on what a client may send."`
 	Shutdown    Shutdown            `yaml:"shutdown" doc:"The stages of a stop."`
 	Services    map[string]*Service `yaml:"services" doc:"What the fleet serves: hosts, their routes and their origins." required:"true"`
+	Flags       map[string]Flag     `yaml:"flags" doc:"Switches that routes depend on, turned at run time; by name."`
 	Admin       Admin               `yaml:"admin" doc:"Who may use the admin API."`
 	Observe     Observe             `yaml:"observe" doc:"Logs."`
 
@@ -87,7 +88,8 @@ type DNSRTT struct {
 
 // Zone is one zone. Names in it are answered for every service host that lies in it, and for its nameservers.
 type Zone struct {
-	TTL         Duration `yaml:"ttl" doc:"TTL of address answers." default:"20s" min:"1s" max:"24h"`
+	TTL         Duration `yaml:"ttl" doc:"TTL of address answers, at most: what they have while the fleet is calm." default:"20s" min:"1s" max:"24h"`
+	MinTTL      Duration `yaml:"min_ttl" doc:"TTL of a service's addresses while something is changing for it: a region down or back, a drain under way, load that spills. It doubles up to ttl as things stay calm. Absent: a quarter of ttl, at least 1s." min:"1s" max:"24h"`
 	NegativeTTL Duration `yaml:"negative_ttl" doc:"How long resolvers may keep a negative answer (SOA minimum, RFC 2308)." default:"20s" min:"1s" max:"24h"`
 	Nameservers []string `yaml:"nameservers" doc:"Names of the zone's name servers, relative to the zone or absolute with a final dot. Those in the zone get glue, spread over the regions." default:"[ns1, ns2]"`
 	Contact     string   `yaml:"contact" doc:"Mail address for the SOA record." default:"hostmaster"`
@@ -99,21 +101,35 @@ type Zone struct {
 
 // DNSSEC configures online signing of a zone.
 type DNSSEC struct {
-	Keys string `yaml:"keys" doc:"Folder with the zone's ECDSA P-256 keys as dnssec-keygen writes them (K<zone>.+013+<tag>.key and .private); the times in .private files (Publish, Activate, Inactive, Delete) lead a rollover." path:"true" required:"true"`
+	Keys string `yaml:"keys" doc:"Folder with the zone's ECDSA P-256 keys as dnssec-keygen writes them (K<zone>.+013+<tag>.key and .private); the times in .private files (Publish, Activate, SyncPublish, SyncDelete, Inactive, Delete) lead a rollover." path:"true" required:"true"`
 }
 
 // Health tells when a region counts as down.
 type Health struct {
-	Quorum  string   `yaml:"quorum" doc:"Observers in distinct regions that must agree before a node is called unreachable." default:"majority" enum:"majority,any,all"`
-	Panic   Percent  `yaml:"panic" doc:"When more than this share of the regions (or of a pool's origins) looks down, the observer is suspected and all are used." default:"50%"`
-	Hold    Duration `yaml:"hold" doc:"How long a region, or a service's pool there, must look well before it counts as up again. Doubles with each fall of the last ten minutes, up to 5m." default:"2s" min:"0s" max:"5m"`
-	AllDown string   `yaml:"all_down" doc:"When every region looks down: fail_open (use all of them, nearest first) or the name of one region that gets everybody." default:"fail_open"`
+	Quorum     string     `yaml:"quorum" doc:"Observers in distinct regions that must agree before a node is called unreachable." default:"majority" enum:"majority,any,all"`
+	Panic      Percent    `yaml:"panic" doc:"When more than this share of the regions (or of a pool's origins) looks down, the observer is suspected and all are used." default:"50%"`
+	Hold       Duration   `yaml:"hold" doc:"How long a region, or a service's pool there, must look well before it counts as up again. Doubles with each fall of the last ten minutes, up to 5m." default:"2s" min:"0s" max:"5m"`
+	SlowStart  Duration   `yaml:"slow_start" doc:"How long a service that was down in a region takes to get all of its clients there back: the share grows evenly. 0s: at once." default:"10s" min:"0s" max:"10m"`
+	FrontDoors FrontDoors `yaml:"front_doors" doc:"How each region looks at the others as a client does."`
+	AllDown    string     `yaml:"all_down" doc:"When every region looks down: fail_open (use all of them, nearest first) or the name of one region that gets everybody." default:"fail_open"`
+}
+
+// FrontDoors is how each region observes the others end to end.
+type FrontDoors struct {
+	Interval  Duration `yaml:"interval" doc:"Time between two looks at a region's front door for a service, jittered by 10%: a connection to the public address of one of its nodes, TLS, and a request that goes through the service's pool. Longer where there are more than 64 a second to make. 0s: nobody looks." default:"2s" min:"0s" max:"10m"`
+	Timeout   Duration `yaml:"timeout" doc:"Time that a look may take." default:"3s" min:"100ms" max:"1m"`
+	Rise      int      `yaml:"rise" doc:"Good looks in a row that bring a front door up for this observer." default:"2" min:"1" max:"100"`
+	Fall      int      `yaml:"fall" doc:"Failed looks in a row that take it down for this observer." default:"3" min:"1" max:"100"`
+	Observers int      `yaml:"observers" doc:"Nodes of each region that look at a front door; the others hear of it." default:"2" min:"1" max:"16"`
 }
 
 // Cache configures the node's cache.
 type Cache struct {
 	Memory    Size `yaml:"memory" doc:"Bytes of memory for cached objects, overhead included; 0 switches the cache off." default:"256MiB" min:"0"`
 	MaxObject Size `yaml:"max_object" doc:"Largest body that is stored; a larger one passes through." default:"32MiB" min:"1KiB"`
+
+	RegionPeers *bool  `yaml:"region_peers" doc:"The nodes of a region share one cache: each URL has a holder among them, which the others ask on a miss; what is hot is copied." default:"true"`
+	Shield      string `yaml:"shield" doc:"Which region alone asks the origins on a miss, of all regions: a region, or nearest: for a region without a pool of its own, the nearest that has one. off: each region asks for itself." default:"off"`
 
 	Isolation Duration `yaml:"isolation" doc:"A node that is cut off from the mesh for longer confirms each cached object with its origin before it serves it, since it can't hear of purges. 0s: never." default:"30s" min:"0s" max:"24h"`
 }
@@ -205,9 +221,12 @@ type HomeLookup struct {
 
 // Steering configures the choice of a region.
 type Steering struct {
-	Policy  string         `yaml:"policy" doc:"nearest: by distance; weighted: by weight alone, the same client always to the same region; priority: by order." default:"nearest" enum:"nearest,weighted,priority"`
-	Order   []string       `yaml:"order" doc:"Regions in order, for policy priority; those not listed come last, the nearest first."`
-	SpillAt Percent        `yaml:"spill_at" doc:"Share of a region's capacity past which the excess goes on to the next nearest region with room, until the load is back 10 points below." default:"80%"`
+	Policy  string   `yaml:"policy" doc:"nearest: by distance; weighted: by weight alone, the same client always to the same region; priority: by order." default:"nearest" enum:"nearest,weighted,priority"`
+	Order   []string `yaml:"order" doc:"Regions in order, for policy priority; those not listed come last, the nearest first."`
+	SpillAt Percent  `yaml:"spill_at" doc:"Share of a region's capacity past which the excess goes on to the next nearest region with room, until the load is back 10 points below. Farthest clients first." default:"80%"`
+
+	SpillByLatency bool `yaml:"spill_by_latency" doc:"Take a region's capacity for smaller, down to 30%, when its origins' latency is twice its own baseline before spill_at is reached; for as long as the rush lasts." default:"true"`
+
 	Weights map[string]int `yaml:"weights" doc:"Weight by region (default 1): share of the clients among regions that are equally far. 0: only when no other region is left." min:"0" max:"1000"`
 }
 
@@ -306,6 +325,7 @@ type Route struct {
 	Match     Match         `yaml:"match" doc:"What the route applies to."`
 	Cache     *RouteCache   `yaml:"cache" doc:"off, on (as the response's headers say), or a mapping. Absent: on."`
 	To        string        `yaml:"to" doc:"Another service, whose pools serve this route. Absent: the service's own."`
+	Canary    *Canary       `yaml:"canary" doc:"Send a part of the clients to another service, and take it back by itself when that is worse."`
 	Mirror    *Mirror       `yaml:"mirror" doc:"Send copies of some requests to another service as well; its answers are thrown away, and it can neither slow nor fail a request."`
 	Allow     []Prefix      `yaml:"allow" doc:"Client addresses that may come (CIDR or single address); others get a 403. Absent: all."`
 	Deny      []Prefix      `yaml:"deny" doc:"Client addresses that may not come, also among those that allow names."`
@@ -322,10 +342,10 @@ type Route struct {
 	Hedge     *Hedge        `yaml:"hedge" doc:"A second attempt on another origin when the first is slow; whichever answers first is used. Absent: none."`
 }
 
-// Mirror tells which requests are copied. Those with a body are not.
+// Mirror tells which requests are copied. Those with a body of more than 64 KiB are not.
 type Mirror struct {
 	To     string  `yaml:"to" doc:"The service that gets the copies." required:"true"`
-	Weight Percent `yaml:"weight" doc:"Share of the route's requests without a body that is copied." default:"1%"`
+	Weight Percent `yaml:"weight" doc:"Share of the route's requests that is copied. One with a body is when it is over, and only if its body had at most 64 KiB." default:"1%"`
 }
 
 // RateLimit is a token bucket for each key (GCRA).
@@ -400,6 +420,7 @@ type Hedge struct {
 type Match struct {
 	Path    string   `yaml:"path" doc:"Exact path, or a prefix ending in /*." default:"/*"`
 	Methods []string `yaml:"methods" doc:"Methods; absent: all."`
+	Flag    string   `yaml:"flag" doc:"A flag that must be on for the client. Absent: none."`
 }
 
 // RouteCache is a route's cache policy. In YAML: off, on, or a mapping.

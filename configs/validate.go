@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // validator checks what the tags can't say: the syntax of names and addresses, and the rules between keys.
@@ -34,14 +35,26 @@ func validate(c *Config, r *report) {
 	}
 	if !v.badAbove("regions") {
 		v.oneOf(c.Health.AllDown, append(c.RegionNames(), "fail_open"), "health.all_down")
+		v.oneOf(c.Cache.Shield, append(c.RegionNames(), "off", "nearest"), "cache.shield")
 	}
+	v.health()
 	v.listen()
 	v.mesh()
 	v.dns()
 	v.tls()
 	v.admin()
 	v.node()
+	v.flags()
 	v.services()
+}
+
+// minLook is the shortest time between two looks at a front door.
+const minLook = Duration(100 * time.Millisecond)
+
+func (v *validator) health() {
+	if d := v.c.Health.FrontDoors.Interval; d > 0 && d < minLook {
+		v.fault("health.front_doors.interval", "%s is shorter than %s; 0s switches the looks off", d, minLook)
+	}
 }
 
 var labelPattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // listen checks the addresses of the listeners, and that no two want the same TCP port. UDP needs no look of its own:
@@ -145,6 +146,9 @@ func (v *validator) zone(path, name string, z Zone) {
 		absolute[i] = v.nameserver(index(servers, i), server, name)
 	}
 	v.distinct(servers, len(absolute), func(i int) string { return absolute[i] })
+	if z.MinTTL > z.TTL && z.TTL >= Duration(time.Second) {
+		v.fault(join(path, "min_ttl"), "is %s, more than the ttl of %s: answers are kept that long at most", z.MinTTL, z.TTL)
+	}
 	contact := join(path, "contact")
 	if !mailPattern.MatchString(z.Contact) && !mailboxPattern.MatchString(z.Contact) {
 		v.fault(contact, "%s is not a mail address: write hostmaster@example.com, or hostmaster for the zone's own", v.show(contact, z.Contact))

@@ -34,20 +34,22 @@ func (v *validator) shaping(path string, r *Route) {
 
 // targets checks the services that a route sends requests to.
 func (v *validator) targets(path, service string, r *Route) {
-	known := func(at, to string) {
-		if to == "" || v.c.Services[to] != nil && to != service {
-			return
-		}
-		why := "is not a service of this file"
-		if to == service {
-			why = "is the service itself"
-		}
-		v.fault(at, "%s %s", v.show(at, to), why)
-	}
-	known(path+".to", r.To)
+	v.target(path+".to", service, r.To)
 	if r.Mirror != nil {
-		known(path+".mirror.to", r.Mirror.To)
+		v.target(path+".mirror.to", service, r.Mirror.To)
 	}
+}
+
+// target checks that a service other than the one that sends there exists.
+func (v *validator) target(at, service, to string) {
+	if to == "" || v.c.Services[to] != nil && to != service {
+		return
+	}
+	why := "is not a service of this file"
+	if to == service {
+		why = "is the service itself"
+	}
+	v.fault(at, "%s %s", v.show(at, to), why)
 }
 
 func contentType(r *Respond) string {

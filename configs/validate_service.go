@@ -53,6 +53,7 @@ func (v *validator) services() {
 			v.route(index(path+".routes", i), &s.Routes[i])
 			v.targets(index(path+".routes", i), name, &s.Routes[i])
 		}
+		v.canaries(path+".routes", name, s.Routes)
 		v.shadows(path+".routes", s.Routes)
 	}
 }
@@ -150,6 +151,7 @@ func (v *validator) route(path string, r *Route) {
 		v.fault(at, "%s is not a method%s", v.show(at, m), fix)
 	}
 	v.distinct(match+".methods", len(r.Match.Methods), func(i int) string { return r.Match.Methods[i] })
+	v.flagged(match+".flag", r.Match.Flag)
 	v.timeouts(path+".timeout", r.Timeout)
 	v.hedge(path+".hedge", r.Hedge)
 	v.shaping(path, r)
@@ -214,6 +216,9 @@ func (v *validator) shadows(path string, routes []Route) {
 				before[n] = v.show(index(path, j)+".match.path", routes[j].Match.Path) + " in line " + strconv.Itoa(line)
 			}
 			v.fault(at, "can never match, as the first match wins and %s takes all that it would: move it up, or remove it", strings.Join(before, " with "))
+		}
+		if r.Match.Flag != "" {
+			continue // it leaves those whom the flag is off for
 		}
 		if seen[r.Match.Path] == nil {
 			seen[r.Match.Path] = make(map[string]int)

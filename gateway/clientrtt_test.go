@@ -19,7 +19,7 @@ const zoneFleet = `
 regions:
   far: {location: [1.35, 103.99], capacity: 100}
   near: {location: [53.35, -6.26], capacity: 100}
-listen: {dns: ["127.0.0.1:0"]}
+listen: {dns: ["127.0.0.1:0"], http: ["127.0.0.1:0"]}
 dns:
   zones: {edge.test: {records: ["@ MX 10 mail.example.net.", "alias CNAME www"]}}
 services:

@@ -7,13 +7,15 @@ import (
 
 	"landfall/gateway/admin"
 	"landfall/gateway/proxy"
+	"landfall/healthcheck"
 	"landfall/routing"
+	"landfall/routing/dns"
 )
 
 // Explain implements admin.Services: the same decision that DNS answers by, with its reasons.
 func (b backend) Explain(url string, client netip.Addr) (admin.Explanation, error) {
 	n := b.n
-	host, path, _, err := proxy.NormalURL(url)
+	host, path, query, err := proxy.NormalURL(url)
 	if err != nil {
 		return admin.Explanation{}, admin.Invalid("url", err.Error())
 	}
@@ -33,11 +35,24 @@ func (b backend) Explain(url string, client netip.Addr) (admin.Explanation, erro
 		e.Client.Location = &admin.Location{Lat: d.place.Point.Lat, Lon: d.place.Point.Lon}
 	}
 	for i, c := range d.decision.Choices {
-		e.Regions = append(e.Regions, explainChoice(d.snapshot, d.snapshot.Service(d.service), c, i, i < d.decision.Usable))
+		r := explainChoice(d.snapshot, d.snapshot.Service(d.service), c, i, i < d.decision.Usable)
+		r.Evidence = n.evidence(r.Region, d.service)
+		e.Regions = append(e.Regions, r)
 	}
 	b.explainDNS(&e, host, client)
 	b.explainRoute(&e, d, path)
+	b.explainHolders(&e, path, query)
 	return e, nil
+}
+
+// evidence is what the state of a service in a region rests on; where the region itself is down, that.
+func (n *Node) evidence(region, service string) string {
+	n.building.Lock()
+	defer n.building.Unlock()
+	if v := n.judging.judge.Verdict(healthcheck.Subject{Region: region}); v.State == routing.Down {
+		return v.Evidence
+	}
+	return n.judging.judge.Verdict(healthcheck.Subject{Region: region, Service: service}).Evidence
 }
 
 func explainChoice(s *routing.Snapshot, service int, c routing.Choice, rank int, usable bool) admin.ExplainedRegion {
@@ -54,11 +69,14 @@ func explainChoice(s *routing.Snapshot, service int, c routing.Choice, rank int,
 		r.RTT = &ms
 	}
 	region, place := s.Regions[c.Region], s.Services[service].Places[c.Region]
+	r.Requests, r.Waiting, r.Fit = region.Load, place.Strain.Waiting, place.Strain.Fit
+	r.Latency, r.SpillBeyond = math.Round(place.Strain.Stretch*100)/100, math.Round(float64(place.SpillBeyond)/100)/10
 	if region.Capacity > 0 {
-		load := math.Round(region.Load/region.Capacity*1000) / 1000
+		load := math.Round(routing.Spill{Fit: place.Strain.Fit}.Ratio(routing.Load{Ratio: region.Load / region.Capacity})*1000) / 1000
 		r.Load = &load
 	}
 	r.Moved, r.Spill = math.Round(max(region.Draining, place.Drained)*1000)/1000, place.Spill
+	r.Returning = place.Return
 	if !s.Regions[c.Region].Dead {
 		for _, node := range s.Regions[c.Region].Nodes {
 			r.Nodes = append(r.Nodes, node.Name)
@@ -81,7 +99,8 @@ func (b backend) explainDNS(e *admin.Explanation, host string, client netip.Addr
 	}
 	if z, ok := c.DNS.Zones[longest]; ok {
 		ans := steer(b).Resolve(host, client, client.IsValid() && client.Unmap().Is6() && b.hasV6(), c.DNS.Answers)
-		e.Answer = &admin.DNSAnswer{TTL: int(z.TTL.D().Seconds()), Scope: int(ans.Scope)}
+		ttl := dns.TTL(z.MinTTL.D(), z.TTL.D(), ans.Calm)
+		e.Answer = &admin.DNSAnswer{TTL: int(ttl.Seconds()), TTLText: b.n.calmOf(e.Service).text(z), Scope: int(ans.Scope)}
 		for _, a := range ans.Addrs {
 			e.Answer.Addresses = append(e.Answer.Addresses, a.String())
 		}
@@ -100,6 +119,17 @@ func (b backend) hasV6() bool {
 		}
 	}
 	return false
+}
+
+// explainHolders adds whose caches a miss asks.
+func (b backend) explainHolders(e *admin.Explanation, path, query string) {
+	if e.Route == nil {
+		return
+	}
+	scheme, _, _ := strings.Cut(strings.ToLower(e.URL), "://")
+	for _, h := range b.n.generation.Load().proxy.Holders(e.Service, scheme, e.Host, path, query) {
+		e.Route.Holders = append(e.Route.Holders, admin.Holder{Role: h[0], Region: h[1], Node: h[2]})
+	}
 }
 
 // explainRoute adds the route and the pool that a GET of the path would meet in the chosen region.

@@ -19,10 +19,18 @@ func (b backend) Verdicts() []admin.Verdict {
 	var out []admin.Verdict
 	add := func(subject healthcheck.Subject) {
 		v := n.judging.judge.Verdict(subject)
-		out = append(out, admin.Verdict{
+		shown := admin.Verdict{
 			Region: subject.Region, Service: subject.Service, State: v.State.String(), Seen: v.Seen.String(),
 			Since: v.Since.UTC(), At: v.At.UTC(), Evidence: v.Evidence, Kept: v.Kept, Forced: v.Forced,
-		})
+		}
+		if i := s.Region(subject.Region); i >= 0 && i < len(n.judging.facts) {
+			for _, w := range n.judging.facts[i].doors[subject.Service].sightings {
+				shown.Sightings = append(shown.Sightings, admin.Sighting{
+					Observer: w.Observer, Region: w.Region, Saw: w.State.String(), Since: w.Since.UTC(), Detail: w.Detail,
+				})
+			}
+		}
+		out = append(out, shown)
 	}
 	for i, r := range s.Regions {
 		add(healthcheck.Subject{Region: r.Name})

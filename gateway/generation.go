@@ -59,7 +59,8 @@ func (n *Node) generate(c *configs.Config, old *generation) (_ *generation, err 
 		Compressor: compress.New(compress.Options{
 			Algorithms: c.Compression.Algorithms, MinSize: int64(c.Compression.MinSize), Types: c.Compression.Types, Metrics: n.metrics.compress,
 		}),
-		Locator: n.geo, Purger: n, HasCert: n.hasCert, BadBody: server.ErrMalformedBody, HTTPSPort: httpsPort, Logger: n.log, Access: access, Metrics: n.metrics.proxy, Now: n.o.Now,
+		Locator: n.geo, Purger: n, Purges: n.purgeTrack, HasCert: n.hasCert, BadBody: server.ErrMalformedBody, HTTPSPort: httpsPort, Logger: n.log, Access: access, Metrics: n.metrics.proxy, Now: n.o.Now,
+		Lasting: n.lasting, Waits: n.strains.of, Seen: n.seen,
 	}
 	if n.peers != nil {
 		o.Peers = n.peers
@@ -203,6 +204,7 @@ func (n *Node) reload() error {
 	}
 	commit()
 	n.generation.Store(g)
+	g.proxy.InForce()
 	n.membersChanged()
 	n.homing.stale.Store(true) // a register may have come between
 	n.applyConfig(c)
@@ -255,6 +257,8 @@ func (n *Node) applyConfig(c *configs.Config) {
 			n.log.Error("the mesh keys stay as they were", "error", err)
 		} else if err := n.mesh.SetKeys(keys); err != nil {
 			n.log.Error("the mesh keys stay as they were", "error", err)
+		} else {
+			n.observers.passes.SetKeys(keys)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"maps"
 	"math"
 	"slices"
 	"sync"
@@ -44,12 +45,22 @@ func speaker(reporting []member) *member {
 	return first
 }
 
-// spillOf is the share of a service's clients that a region sends on.
-func spillOf(reporting []member, service string) float64 {
-	if m := speaker(reporting); m != nil {
-		return min(max(m.report.Spill[service], 0), 1)
+// spillOf is what a region sends on of a service.
+func spillOf(reporting []member, service string) spillReport {
+	m := speaker(reporting)
+	if m == nil {
+		return spillReport{}
 	}
-	return 0
+	r := m.report.Spill[service]
+	r.Share, r.Fit = min(max(r.Share, 0), 1), min(max(r.Fit, 0), 1)
+	return r
+}
+
+// spillReport is what a region sends on of a service, in its speaker's report.
+type spillReport struct {
+	Share  float64 `json:"share,omitempty"`  // of the clients
+	Beyond uint32  `json:"beyond,omitempty"` // distance of the nearest of them in microseconds; 0: drawn by a hash
+	Fit    float64 `json:"fit,omitempty"`    // the share of its capacity that it can take, where that is not all of it
 }
 
 // spills are the controls of what this node's region sends on, by service. Only the speaker's count; the others follow
@@ -58,6 +69,24 @@ type spills struct {
 	mu   sync.Mutex
 	by   map[string]routing.Spill
 	last time.Time
+
+	// distances are how far this region's clients are, by service.
+	distances map[string]*routing.Distances
+}
+
+// seen counts a client of this region.
+func (sp *spills) seen(s *routing.Snapshot, self int, service string, c *routing.Client) {
+	sp.mu.Lock()
+	defer sp.mu.Unlock()
+	if sp.distances == nil {
+		sp.distances = map[string]*routing.Distances{}
+	}
+	d := sp.distances[service]
+	if d == nil {
+		d = new(routing.Distances)
+		sp.distances[service] = d
+	}
+	d.Add(s, self, c, 1)
 }
 
 // tick folds the region's load of this moment in. Called by watch.
@@ -73,11 +102,12 @@ func (sp *spills) tick(n *Node) {
 		return
 	}
 	r := s.Regions[self]
+	c := n.generation.Load().config
+	n.strains.tick(c, dt)
 	if r.Capacity <= 0 {
-		sp.by = nil // nothing is known of what it can take
+		sp.by, sp.distances = nil, nil // nothing is known of what it can take
 		return
 	}
-	c := n.generation.Load().config
 	var own []member
 	for _, m := range pic.members {
 		if m.Region == n.id.region {
@@ -87,17 +117,35 @@ func (sp *spills) tick(n *Node) {
 	speaks := speaker(own)
 	by := map[string]routing.Spill{}
 	for i, svc := range s.Services {
-		at := float64(c.Services[svc.Name].Steering.SpillAt)
+		config := c.Services[svc.Name]
+		if config == nil {
+			continue // a reload swaps the config a moment before the snapshot
+		}
+		steering := config.Steering
+		at := float64(steering.SpillAt)
 		next := sp.by[svc.Name]
+		load := routing.Load{Ratio: r.Load / r.Capacity}
+		if steering.SpillByLatency {
+			load.Stretch = svc.Places[self].Strain.Stretch
+		}
 		if speaks != nil && !speaks.Self {
-			next = next.Adopt(speaks.report.Spill[svc.Name])
+			told := speaks.report.Spill[svc.Name]
+			next = next.Adopt(told.Share, told.Fit, told.Beyond)
 		} else if svc.Places[self].HasPool {
-			next = next.Next(r.Load/r.Capacity, routing.MarksAt(at), roomElsewhere(s, i, self, at), followLag(c), dt)
+			next = next.Next(load, routing.MarksAt(at), roomElsewhere(s, i, self, at), followLag(c), dt)
+		}
+		if d := sp.distances[svc.Name]; d != nil {
+			d.Tick(dt, svc.Places[self].SpillBeyond)
+			if speaks == nil || speaks.Self {
+				next = next.Aim(d)
+			}
 		}
 		by[svc.Name] = next
 		n.metrics.node.spilling.WithLabelValues(svc.Name, n.id.region).Set(next.Share)
+		n.metrics.node.stretch.WithLabelValues(svc.Name, n.id.region).Set(svc.Places[self].Strain.Stretch)
 	}
 	sp.by = by
+	maps.DeleteFunc(sp.distances, func(name string, _ *routing.Distances) bool { return c.Services[name] == nil })
 }
 
 // roomElsewhere tells whether another region could take more of a service. One whose capacity is not known can.
@@ -107,7 +155,11 @@ func roomElsewhere(s *routing.Snapshot, service, self int, at float64) bool {
 		if i == self || !p.HasPool || p.Pool != routing.Up || p.Weight == 0 || r.Dead || r.Drained || p.Drained >= 1 {
 			continue
 		}
-		if r.Capacity <= 0 || r.Load < r.Capacity*at {
+		fit := p.Strain.Fit
+		if fit <= 0 {
+			fit = 1
+		}
+		if r.Capacity <= 0 || r.Load < r.Capacity*fit*at {
 			return true
 		}
 	}
@@ -124,17 +176,22 @@ func followLag(c *configs.Config) time.Duration {
 }
 
 // published is what the report tells: shares to a thousandth, only those above zero.
-func (sp *spills) published() map[string]float64 {
+func (sp *spills) published() map[string]spillReport {
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
-	var out map[string]float64
+	var out map[string]spillReport
 	for name, s := range sp.by {
-		if share := math.Round(s.Share*1000) / 1000; share > 0 {
-			if out == nil {
-				out = map[string]float64{}
-			}
-			out[name] = share
+		r := spillReport{Share: s.Told(), Beyond: s.Beyond}
+		if fit := math.Round(s.Fit*100) / 100; fit < 1 {
+			r.Fit = fit
 		}
+		if r == (spillReport{}) {
+			continue
+		}
+		if out == nil {
+			out = map[string]spillReport{}
+		}
+		out[name] = r
 	}
 	return out
 }

@@ -30,19 +30,21 @@ type metricSets struct {
 	dns      *dns.Metrics
 	health   *healthcheck.Metrics
 	homes    *homes.Metrics
+	doors    *healthcheck.DoorMetrics
 	mesh     *mesh.Metrics
 	proxy    *proxy.Metrics
 	server   *server.Metrics
 	upstream *upstream.Metrics
 	node     *nodeMetrics
+	controls *controlMetrics
 }
 
 func newMetrics(reg prometheus.Registerer) metricSets {
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return metricSets{
 		admin: admin.NewMetrics(reg), cache: cache.NewMetrics(reg), certs: certs.NewMetrics(reg), compress: compress.NewMetrics(reg),
-		dns: dns.NewMetrics(reg), health: healthcheck.NewMetrics(reg), homes: homes.NewMetrics(reg), mesh: mesh.NewMetrics(reg), proxy: proxy.NewMetrics(reg),
-		server: server.NewMetrics(reg), upstream: upstream.NewMetrics(reg), node: newNodeMetrics(reg),
+		dns: dns.NewMetrics(reg), health: healthcheck.NewMetrics(reg), doors: healthcheck.NewDoorMetrics(reg), homes: homes.NewMetrics(reg), mesh: mesh.NewMetrics(reg), proxy: proxy.NewMetrics(reg),
+		server: server.NewMetrics(reg), upstream: upstream.NewMetrics(reg), node: newNodeMetrics(reg), controls: newControlMetrics(reg),
 	}
 }
 
@@ -60,6 +62,7 @@ type nodeMetrics struct {
 
 	load     *prometheus.GaugeVec
 	spilling *prometheus.GaugeVec
+	stretch  *prometheus.GaugeVec
 	spilled  *prometheus.CounterVec
 
 	shown []Drain // owned by observe: drains that the gauge shows
@@ -93,9 +96,11 @@ func newNodeMetrics(reg prometheus.Registerer) *nodeMetrics {
 		Help: "Clients' requests a second of a region's nodes, as a share of its capacity; absent without a capacity."}, []string{"region"})
 	m.spilling = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "landfall_spill_share",
 		Help: "Share of a service's clients that this node's region sends on, since it is full."}, []string{"service", "region"})
+	m.stretch = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "landfall_origin_latency_ratio",
+		Help: "Latency of a service's origins in this node's region as a multiple of its own baseline; 0: too few answers to say."}, []string{"service", "region"})
 	m.spilled = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "landfall_spill_total",
 		Help: "DNS answers that led past a full region, by the region that was nearest and the one that was answered."}, []string{"from", "to"})
-	reg.MustRegister(m.healthy, m.drained, m.hash, m.purges, m.load, m.spilling, m.spilled, m.clientRTT, m.rttRows)
+	reg.MustRegister(m.healthy, m.drained, m.hash, m.purges, m.load, m.spilling, m.stretch, m.spilled, m.clientRTT, m.rttRows)
 	return m
 }
 

@@ -65,29 +65,36 @@ type Node struct {
 	generation atomic.Pointer[generation]
 	snapshot   atomic.Pointer[routing.Snapshot]
 	picture    atomic.Pointer[picture]
-	state      atomic.Value // mesh.NodeState
-	zonesAt    atomic.Int64 // Unix seconds at which the DNS zones were loaded: their serial
+	calms      atomic.Pointer[map[string]calm] // by service, of the snapshot
+	state      atomic.Value                    // mesh.NodeState
+	zonesAt    atomic.Int64                    // Unix seconds at which the DNS zones were loaded: their serial
 	changed    chan struct{}
 	requests   rate
 	spills     spills
 	homing     homing
+	strains    strains
 	rtts       atomic.Pointer[rttTable] // nil while nothing is measured
 	purges     *purgeLog
 
+	lasting     *proxy.Lasting
+	controlling sync.Mutex // one change of what operators turned at a time
+	turned      controls   // under controlling
 	purgeTrack  *purgeTrack
 	purgeWriter *purgeWriter
 	purgeEvents eventLimit
 
-	joined     chan struct{}      // closed when the node may take traffic
-	stating    sync.Mutex         // one change of state at a time
-	building   sync.Mutex         // one snapshot at a time
-	judging    *judging           // guarded by building
-	peerMillis map[string]float64 // under building: round trips to the other regions
+	joined     chan struct{}         // closed when the node may take traffic
+	stating    sync.Mutex            // one change of state at a time
+	building   sync.Mutex            // one snapshot at a time
+	judging    *judging              // guarded by building
+	peerMillis map[string]float64    // under building: round trips to the other regions
+	heard      map[string]heardDoors // under building: by member
 
 	// Owned by watch.
 	published   string // the report that the fleet has
 	publishedAt time.Time
 	isolation   isolation
+	observers   observers
 	toldToGo    bool      // connections are told to go because of a drain
 	drainSeen   time.Time // when the node's drain began or ended, by its own clock
 
@@ -139,6 +146,8 @@ func New(o Options) (_ *Node, err error) {
 	n.closers = append(n.closers, n.events.Close)
 	n.purges, n.purgeTrack = newPurgeLog(), newPurgeTrack(n.purgesLost)
 	n.judging = newJudging(verdictPolicy(c))
+	n.lasting = proxy.NewLasting()
+	n.closers = append(n.closers, n.lasting.Close)
 	n.state.Store(mesh.Joining)
 	defer func() {
 		if err != nil {
@@ -262,6 +271,8 @@ func (n *Node) openMesh(c *configs.Config) error {
 		return err
 	}
 	n.fleet = meshFleet{n.mesh}
+	n.observers.passes = healthcheck.NewPasses(c.Fleet, keys)
+	n.observers.doors = healthcheck.NewDoors(healthcheck.DoorOptions{Passes: n.observers.passes, Now: n.o.Now, Logger: n.log, Metrics: n.metrics.doors})
 	n.closers = append(n.closers, func() { _ = n.mesh.Close() })
 	return nil
 }

@@ -145,7 +145,9 @@ func reloadable(now, next *configs.Config) error {
 	shared := func(k string) bool { return slices.Contains(next.Mesh.Key, k) }
 	changed("mesh.key", len(now.Mesh.Key) == len(next.Mesh.Key) && len(now.Mesh.Key) == 0 || slices.ContainsFunc(now.Mesh.Key, shared))
 	changed("mesh.tls", now.Mesh.TLS == next.Mesh.TLS)
-	changed("cache", now.Cache == next.Cache)
+	a, b := now.Cache, next.Cache
+	b.RegionPeers, b.Shield, b.Isolation = a.RegionPeers, a.Shield, a.Isolation // the parts that are read anew
+	changed("cache", a == b)
 	changed("mesh.join", sameStrings(now.Mesh.Join, next.Mesh.Join))
 	changed("tls.min_version", now.TLS.MinVersion == next.TLS.MinVersion)
 	changed("tls.acme", (now.TLS.ACME == nil) == (next.TLS.ACME == nil) && (now.TLS.ACME == nil || *now.TLS.ACME == *next.TLS.ACME))

@@ -15,7 +15,13 @@ type Paper struct {
 	Down   map[string]bool               // regions without a live node
 	Drains []Drain                       // with Since and Over in the simulation's time
 	Load   map[string]float64            // requests a second, by region
-	Spill  map[string]map[string]float64 // by region and service
+	Spill  map[string]map[string]Spilled // by region and service
+}
+
+// Spilled is what a region sends on of a service.
+type Spilled struct {
+	Share  float64 // of the clients
+	Beyond uint32  // distance of the nearest of them, in microseconds of round trip; 0: drawn by a hash
 }
 
 // Snapshot is what a node would decide by at now. Each region has one node, whose pools are up.
@@ -23,7 +29,10 @@ func (p Paper) Snapshot(now time.Time) *routing.Snapshot {
 	v := view{config: p.Config, drains: p.Drains, now: now}
 	for _, name := range p.Config.RegionNames() {
 		m := member{Member: mesh.Member{Name: name + "-1", Region: name, State: mesh.Serving, Reachable: true}, fresh: true}
-		m.report = report{Pools: map[string]string{}, Load: p.Load[name], Spill: p.Spill[name]}
+		m.report = report{Pools: map[string]string{}, Load: p.Load[name], Spill: map[string]spillReport{}}
+		for service, s := range p.Spill[name] {
+			m.report.Spill[service] = spillReport{Share: s.Share, Beyond: s.Beyond}
+		}
 		for service := range p.Config.Services {
 			m.report.Pools[service] = routing.Up.String()
 		}

@@ -141,9 +141,17 @@ func (n *Node) applyPurge(p purgeRecord) *purgeCount {
 	}
 	if n.purgeEvents.allow(n.o.Now()) {
 		objects, _ := count.load()
-		n.event("purge.applied", p.Service, fmt.Sprintf("%d objects went for %d targets (purge %s by %s)", objects, p.targets(), p.ID, p.By))
+		n.event("purge.applied", p.Service, fmt.Sprintf("%s went for %s (purge %s by %s)", plural(objects, "object"), plural(p.targets(), "target"), p.ID, p.By))
 	}
 	return count
+}
+
+// plural is a count of something, for people.
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }
 
 // Purge implements admin.Purges.

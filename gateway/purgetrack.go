@@ -22,9 +22,13 @@ type purgeTrack struct {
 
 	mu      sync.Mutex
 	writers map[string]*purgeSeen
+	newest  time.Time     // when any was last heard of
+	text    string        // all of it as other nodes are told; empty: to be written
+	changed chan struct{} // closed at the next change; nil: nobody waits
 }
 
 type purgeSeen struct {
+	id    string              // of the writer
 	low   uint64              // all up to this are applied, or made up for
 	above map[uint64]struct{} // applied beyond
 	hole  time.Time           // since when something is missing between; zero: nothing is
@@ -44,10 +48,11 @@ func (t *purgeTrack) take(writer string, seq, first uint64, now time.Time, apply
 		if len(t.writers) >= maxPurgeWriters {
 			t.forgetOldest()
 		}
-		w = &purgeSeen{above: map[uint64]struct{}{}}
+		w = &purgeSeen{id: writerID(writer), above: map[uint64]struct{}{}}
 		t.writers[writer] = w
 	}
-	w.last = now
+	w.last, t.newest = now, now
+	defer t.changes()
 	if first > w.low+1 && t.missing(w, first) {
 		t.lost(fmt.Sprintf("%s issued purges that this node never heard of", writer))
 	}
@@ -113,6 +118,7 @@ func (t *purgeTrack) tick(now time.Time) {
 
 func (t *purgeTrack) giveUp(writer string, w *purgeSeen) {
 	t.lost(fmt.Sprintf("purges of %s are missing and no node has them", writer))
+	t.changes()
 	for seq := range w.above {
 		w.low = max(w.low, seq)
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,9 +31,11 @@ func (n *Node) Run(ctx context.Context, stop <-chan struct{}) error {
 	g.Go(func() error { return n.checker.Run(ctx) })
 	g.Go(func() error { return n.watch(ctx) })
 	g.Go(func() error { return n.serveAdmin(ctx) })
+	g.Go(func() error { return n.judgeCanaries(ctx) })
 	if n.mesh != nil {
 		g.Go(func() error { return n.shareRTT(ctx) })
 		g.Go(func() error { return n.mesh.Run(ctx) })
+		g.Go(func() error { return n.observers.run(ctx) })
 	}
 	if n.certs != nil {
 		g.Go(func() error { return n.certs.Run(ctx) })
@@ -175,10 +178,12 @@ func (n *Node) watch(ctx context.Context) error {
 			n.spills.tick(n)
 		case <-n.changed:
 		}
-		n.publishReport()
 		n.rebuild()
+		n.publishReport()
+		n.followDoors()
 		n.followDrain()
 		n.followOrders()
+		n.followControls()
 		n.followIsolation()
 		n.followHomes()
 	}
@@ -200,9 +205,14 @@ func (n *Node) rebuild() {
 	if old != nil {
 		v.version = old.Version + 1
 	}
+	heard := map[string]heardDoors{}
 	for _, m := range n.fleet.Members() {
-		v.members = append(v.members, n.member(m, now))
+		member := n.member(m, now)
+		heard[m.Name] = n.heard[m.Name].hear(m.Sights)
+		member.doors = heard[m.Name].said
+		v.members = append(v.members, member)
 	}
+	n.heard = heard
 	n.peerMillis = steadyRTT(n.peerMillis, v.members)
 	v.self, v.peers = n.id.region, n.peerMillis
 	var events [][3]string
@@ -212,11 +222,12 @@ func (n *Node) rebuild() {
 	n.judging.forces = forces
 	v.weigh = func(s *routing.Snapshot, facts []regionFacts) { events = n.judging.weigh(v, n.id.region, s, facts) }
 	s, facts := v.snapshot()
+	n.followCalm(old, s, now)
 	n.snapshot.Store(s)
 	n.picture.Store(&picture{members: v.members, drains: v.drains, facts: facts})
 	n.metrics.node.observe(n.id.region, s, v.drains)
 	if oldPicture != nil {
-		n.tellChanges(old, s, oldPicture.drains, v.drains)
+		n.tellChanges(old, s, facts, oldPicture.drains, v.drains)
 		n.tellForces(oldForces, forces)
 	}
 	for _, e := range events {
@@ -239,7 +250,7 @@ func (n *Node) member(m mesh.Member, now time.Time) member {
 
 // ownReport is how this node sees its region's pools.
 func (n *Node) ownReport() report {
-	r := report{Pools: map[string]string{}, Origins: map[string]map[string]string{}, Load: n.loadReport(), Spill: n.spills.published()}
+	r := report{Pools: map[string]string{}, Origins: map[string]map[string]string{}, Load: n.loadReport(), Spill: n.spills.published(), Strain: n.strains.told()}
 	origins := 0
 	for name, p := range n.generation.Load().pools {
 		status := p.Status()
@@ -259,13 +270,16 @@ func (n *Node) ownReport() report {
 // reportEvery is how often an unchanged report is renewed: one that isn't counts as stale, since its node may be stuck.
 const reportEvery = time.Second
 
-// publishReport tells the fleet what ownReport says: at once when it says something new, else once a second.
+// publishReport tells the fleet what this node reported in its own picture: at once when it says something new, else once
+// a second.
 func (n *Node) publishReport() {
-	if n.mesh == nil {
+	members := n.picture.Load().members
+	self := slices.IndexFunc(members, func(m member) bool { return m.Self })
+	if n.mesh == nil || self < 0 {
 		return
 	}
 	now := n.o.Now()
-	data, err := json.Marshal(n.ownReport())
+	data, err := json.Marshal(members[self].report)
 	if err != nil || string(data) == n.published && now.Sub(n.publishedAt) < reportEvery {
 		return
 	}
@@ -274,7 +288,7 @@ func (n *Node) publishReport() {
 }
 
 // tellChanges writes events for what a person wants to know of: regions and services that came, went, or were drained.
-func (n *Node) tellChanges(old, now *routing.Snapshot, oldDrains, drains []Drain) {
+func (n *Node) tellChanges(old, now *routing.Snapshot, facts []regionFacts, oldDrains, drains []Drain) {
 	for i := range now.Regions {
 		if i >= len(old.Regions) || old.Regions[i].Name != now.Regions[i].Name {
 			continue // another config
@@ -294,7 +308,11 @@ func (n *Node) tellChanges(old, now *routing.Snapshot, oldDrains, drains []Drain
 		}
 		for i, p := range s.Places {
 			if was := old.Services[j].Places[i].Pool; p.HasPool && was != p.Pool && !now.Regions[i].Dead {
-				n.event("pool."+p.Pool.String(), s.Name+"/"+now.Regions[i].Name, "was "+was.String())
+				detail := "was " + was.String()
+				if p.Shut {
+					detail += "; " + facts[i].doors[s.Name].evidence
+				}
+				n.event("pool."+p.Pool.String(), s.Name+"/"+now.Regions[i].Name, detail)
 			}
 		}
 	}
@@ -362,6 +380,9 @@ func (n *Node) serveClient(w http.ResponseWriter, r *http.Request) {
 	if n.certs != nil && n.certs.HTTPChallenge(w, r) {
 		return
 	}
+	if n.answerDoor(w, r) {
+		return
+	}
 	select {
 	case <-n.joined: // nearly always
 	default:
@@ -373,8 +394,9 @@ func (n *Node) serveClient(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	n.requests.count.Add(1)
-	n.generation.Load().proxy.Serve(w, r, connOf(r))
+	conn := connOf(r)
+	conn.Sample = n.sampled(n.requests.count.Add(1))
+	n.generation.Load().proxy.Serve(w, r, conn)
 }
 
 func connOf(r *http.Request) proxy.Conn {

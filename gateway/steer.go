@@ -3,6 +3,7 @@ package gateway
 import (
 	"net/netip"
 
+	"landfall/gateway/proxy"
 	"landfall/routing"
 	"landfall/routing/dns"
 	"landfall/routing/geo"
@@ -49,18 +50,15 @@ func locate(db *geo.DB, client netip.Addr) (routing.Client, geo.Place) {
 	return routing.Client{Point: place.Point, Key: routing.ClientKey(client), Country: routing.CountryOf(place.Country)}, place
 }
 
-// maxRegions is the room for a decision on the stack; larger fleets allocate.
-const maxRegions = 32
-
 // Resolve implements dns.Steer.
 func (s steer) Resolve(host string, client netip.Addr, v6 bool, count int) dns.Answer {
-	var buf [maxRegions]routing.Choice
-	var rtts [maxRegions]routing.RTT
+	var buf [proxy.MaxRegions]routing.Choice
+	var rtts [proxy.MaxRegions]routing.RTT
 	d, ok := s.decide(host, client, buf[:0], rtts[:])
 	if !ok {
 		return dns.Answer{}
 	}
-	a := dns.Answer{Known: true, Scope: scopeOf(d.snapshot, d.decision, client)}
+	a := dns.Answer{Known: true, Calm: s.n.calmOf(d.service).age, Scope: scopeOf(d.snapshot, d.decision, client)}
 	if d.decision.Usable > 0 {
 		a.Region = d.snapshot.Regions[d.decision.Choices[0].Region].Name
 		if from, ok := d.decision.SpilledFrom(); ok {

@@ -100,7 +100,8 @@ func TestLoadAndSpillComeFromTheReports(t *testing.T) {
 	for i, m := range v.members {
 		if m.Region == "eu" {
 			v.members[i].report.Load = 120
-			v.members[i].report.Spill = map[string]float64{"bank": float64(i) / 10}
+			v.members[i].report.Spill = map[string]spillReport{"bank": {Share: float64(i) / 10, Beyond: 7000, Fit: 0.5}}
+			v.members[i].report.Strain = map[string]strainReport{"bank": {Waiting: 5, Stretch: float64(i)}}
 		}
 	}
 	s, _ := v.snapshot()
@@ -111,6 +112,9 @@ func TestLoadAndSpillComeFromTheReports(t *testing.T) {
 	// The first by name speaks for its region.
 	if p := s.Services[s.Service("bank")].Places[eu]; p.Spill != 0.1 {
 		t.Errorf("spill %g", p.Spill)
+	}
+	if p := s.Services[s.Service("bank")].Places[eu]; p.SpillBeyond != 7000 || p.Strain != (routing.Strain{Waiting: 10, Stretch: 1.5, Fit: 0.5}) {
+		t.Errorf("place %+v", p)
 	}
 	if !roomElsewhere(s, s.Service("bank"), eu, 0.8) {
 		t.Error("the others have room")

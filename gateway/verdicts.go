@@ -3,6 +3,7 @@ package gateway
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -54,9 +55,13 @@ type judging struct {
 	judge    *healthcheck.Judge
 	isolated bool
 	forces   []force
+	shut     map[healthcheck.Subject]bool // down because of their front doors
+	facts    []regionFacts                // as they were last weighed
 }
 
-func newJudging(p healthcheck.Policy) *judging { return &judging{judge: healthcheck.NewJudge(p)} }
+func newJudging(p healthcheck.Policy) *judging {
+	return &judging{judge: healthcheck.NewJudge(p), shut: map[healthcheck.Subject]bool{}}
+}
 
 // weigh replaces what is seen by what was found, and returns the events to tell.
 func (j *judging) weigh(v view, home string, s *routing.Snapshot, facts []regionFacts) (events [][3]string) {
@@ -79,10 +84,11 @@ func (j *judging) weigh(v view, home string, s *routing.Snapshot, facts []region
 		}
 		for k := range s.Services {
 			if p := &s.Services[k].Places[i]; p.HasPool {
-				p.Pool = j.judge.Verdict(healthcheck.Subject{Region: r.Name, Service: s.Services[k].Name}).State
+				j.settle(v, p, healthcheck.Subject{Region: r.Name, Service: s.Services[k].Name}, found)
 			}
 		}
 	}
+	j.facts = facts
 	isolated, why := j.judge.Isolated()
 	switch {
 	case isolated && !j.isolated:
@@ -92,6 +98,32 @@ func (j *judging) weigh(v view, home string, s *routing.Snapshot, facts []region
 	}
 	j.isolated = isolated
 	return events
+}
+
+// settle puts the verdict on a service in a region into its place, region being the verdict on the region as such.
+func (j *judging) settle(v view, p *routing.Place, subject healthcheck.Subject, region healthcheck.Verdict) {
+	found := j.judge.Verdict(subject)
+	switch {
+	case found.State != routing.Down:
+		delete(j.shut, subject)
+	case p.Shut:
+		j.shut[subject] = true
+	case p.Pool == routing.Down:
+		delete(j.shut, subject)
+	}
+	p.Pool, p.Shut = found.State, j.shut[subject] && !found.Forced
+	back := found.Returned
+	if region.Returned.After(back) {
+		back = region.Returned
+	}
+	if v.config == nil || back.IsZero() || p.Pool != routing.Up {
+		return
+	}
+	if over := v.config.Health.SlowStart.D(); over > 0 {
+		// In hundredths, so that not each look makes another snapshot of the same thing; a region that is back gets some at once.
+		left := 1 - v.now.Sub(back).Seconds()/over.Seconds()
+		p.Return = min(max(math.Ceil(left*100)/100, 0), 0.99)
+	}
 }
 
 // sights is what the raw snapshot shows of each region and each service there.
@@ -112,7 +144,7 @@ func sights(s *routing.Snapshot, facts []regionFacts) []healthcheck.Sight {
 			if p := svc.Places[i]; p.HasPool {
 				out = append(out, healthcheck.Sight{
 					Subject: healthcheck.Subject{Region: r.Name, Service: svc.Name}, State: p.Pool,
-					Evidence: fmt.Sprintf("%d of its %d nodes live", facts[i].live, facts[i].total),
+					Evidence: strings.TrimSuffix(fmt.Sprintf("%d of its %d nodes live; %s", facts[i].live, facts[i].total, facts[i].doors[svc.Name].evidence), "; "),
 				})
 			}
 		}

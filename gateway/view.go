@@ -19,7 +19,9 @@ type report struct {
 	// are more than maxReportOrigins.
 	Origins map[string]map[string]string `json:"origins,omitempty"`
 	Load    float64                      `json:"load,omitempty"`  // clients' requests a second of this node
-	Spill   map[string]float64           `json:"spill,omitempty"` // by service: the share of clients that this region sends on
+	Spill   map[string]spillReport       `json:"spill,omitempty"` // by service: what this region sends on
+	// Strain is how its services bear their load here; absent for those without any.
+	Strain map[string]strainReport `json:"strain,omitempty"`
 }
 
 // maxReportOrigins bounds a report: with URLs of ordinary length it stays well under mesh.MaxReport.
@@ -42,7 +44,8 @@ type view struct {
 type member struct {
 	mesh.Member
 	report report
-	fresh  bool // the report is recent enough to count
+	doors  doorsSaid // what it sees of other regions' front doors
+	fresh  bool      // the report is recent enough to count
 }
 
 // here tells a node that runs from one that is dead, or left in order and is gone. It counts when something has to reach
@@ -54,7 +57,8 @@ func (m member) here() bool {
 // regionFacts is what a view says of a region beside the routing snapshot, for people.
 type regionFacts struct {
 	live, total int
-	evidence    string // who can't reach which node, when some observers disagree or agree
+	evidence    string                 // who can't reach which node, when some observers disagree or agree
+	doors       map[string]doorFinding // by service; absent where nobody looked
 }
 
 // snapshot folds a view into what routing decides by.
@@ -77,8 +81,14 @@ func (v view) snapshot() (*routing.Snapshot, []regionFacts) {
 			s.AllDown = i
 		}
 	}
+	v.findings(s.Regions, facts)
 	for _, name := range proxy.ServiceNames(v.config) {
-		s.Services = append(s.Services, v.service(name, s.Regions, reporters))
+		svc := v.service(name, s.Regions, reporters)
+		for i := range svc.Places {
+			f, found := facts[i].doors[name]
+			throughDoor(&svc.Places[i], f, found)
+		}
+		s.Services = append(s.Services, svc)
 	}
 	s.PeerRTT = v.peerRTT(s.Regions)
 	if v.weigh != nil {
@@ -191,7 +201,9 @@ func (v view) service(name string, regions []routing.Region, reporters map[strin
 	s.Rules = residencyRules(v.config, c)
 	for _, r := range regions {
 		p := routing.Place{Weight: v.weight(name, r.Name), Order: orderOf(c.Steering.Order, r.Name), Drained: v.drainedShare(kindService, name+"/"+r.Name)}
-		p.Spill = spillOf(reporters[r.Name], name)
+		spill := spillOf(reporters[r.Name], name)
+		p.Spill, p.SpillBeyond, p.Strain = spill.Share, spill.Beyond, strainOf(reporters[r.Name], name)
+		p.Strain.Fit = spill.Fit
 		if _, p.HasPool = v.config.PoolFor(name, r.Name); p.HasPool {
 			var states []routing.State
 			for _, m := range reporters[r.Name] {

@@ -15,7 +15,7 @@ func dnsZones(c *configs.Config, now time.Time) ([]dns.Zone, error) {
 	hosts := allHosts(c)
 	var zones []dns.Zone
 	for name, z := range c.DNS.Zones {
-		zone := dns.Zone{Name: name, TTL: z.TTL.D(), NegativeTTL: z.NegativeTTL.D(), Nameservers: z.Nameservers, Contact: z.Contact, Hosts: hosts}
+		zone := dns.Zone{Name: name, TTL: z.TTL.D(), MinTTL: z.MinTTL.D(), NegativeTTL: z.NegativeTTL.D(), Nameservers: z.Nameservers, Contact: z.Contact, Hosts: hosts}
 		var err error
 		if zone.Records, err = configs.ParseRecords(name, z.Records); err != nil {
 			return nil, fmt.Errorf("dns zone %s: %w", name, err)

@@ -1,5 +1,6 @@
-// Package healthcheck finds out what can serve. A Checker probes origins over HTTP, each from this node alone; the pure
-// functions Reachable and PoolState join what many observers found into a verdict on a node and on a region.
+// Package healthcheck finds out what can serve. A Checker probes origins over HTTP, each from this node alone; Doors asks
+// other regions' front doors what a client would meet there; the pure functions Reachable, PoolState and DoorVerdict join
+// what many observers found into a verdict on a node, a region and a service there; a Judge damps it.
 //
 // Its neighbours: package gateway gives a Checker the targets that the config names, hands OnChange to the pools of
 // gateway/upstream, gossips the pools' states by routing/mesh, and builds routing's snapshot from the verdicts. Passive

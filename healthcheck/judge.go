@@ -37,6 +37,8 @@ type Verdict struct {
 	At       time.Time // when the evidence was last looked at
 	Forced   bool
 	Kept     bool // the observer distrusts itself, or the subject's return is being waited out
+	// Returned is when it came up again after it was down, by what was seen; zero while it is not up, and where it never fell.
+	Returned time.Time
 }
 
 // Change is a verdict that became another.
@@ -84,6 +86,7 @@ type docket struct {
 	calm  routing.State // without force
 	well  time.Time     // since when it has looked well; zero: it doesn't
 	falls []time.Time   // the latest, oldest first
+	fell  bool          // it is down after it was seen otherwise
 }
 
 // NewJudge makes a judge that has seen nothing.
@@ -140,16 +143,18 @@ func (j *Judge) think(now time.Time, c *docket, seen routing.State) {
 	switch {
 	case seen == routing.Down && c.calm != routing.Down:
 		if c.calm != routing.Unknown { // the first finding is no fall
-			c.falls = append(recent(c.falls, now), now)
+			c.falls, c.fell = append(recent(c.falls, now), now), true
 		}
-		c.calm = routing.Down
+		c.calm, c.Returned = routing.Down, time.Time{}
 	case seen == routing.Up && c.calm == routing.Down:
 		if c.well.IsZero() {
 			c.well = now
 		}
 		hold := j.hold(now, c)
 		if now.Sub(c.well) >= hold {
-			c.calm = routing.Up
+			if c.calm = routing.Up; c.fell {
+				c.Returned, c.fell = now, false
+			}
 			return
 		}
 		c.Kept = true

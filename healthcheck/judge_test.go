@@ -113,3 +113,27 @@ func BenchmarkJudge(b *testing.B) {
 		j.Step(epoch, "a", sights, nil)
 	}
 }
+
+// What comes up for the first time is no return; what fell and comes up is one, until it falls again.
+func TestReturnIsTold(t *testing.T) {
+	start := time.Date(2026, 9, 1, 12, 0, 0, 0, time.UTC)
+	j := NewJudge(Policy{Hold: time.Second, Distrust: 1})
+	s := Subject{Region: "us"}
+	for second, c := range []struct {
+		seen routing.State
+		back int // the second at which it returned; -1: it didn't
+	}{
+		{routing.Unknown, -1}, {routing.Down, -1}, {routing.Up, -1}, {routing.Up, -1}, {routing.Down, -1}, {routing.Up, -1},
+		{routing.Up, 6}, {routing.Up, 6}, {routing.Draining, 6}, {routing.Up, 6}, {routing.Down, -1},
+	} {
+		now := start.Add(time.Duration(second) * time.Second)
+		j.Step(now, "home", []Sight{{Subject: s, State: c.seen}}, nil)
+		want := time.Time{}
+		if c.back >= 0 {
+			want = start.Add(time.Duration(c.back) * time.Second)
+		}
+		if got := j.Verdict(s).Returned; !got.Equal(want) {
+			t.Errorf("second %d: returned %v, want %v", second, got, want)
+		}
+	}
+}

@@ -32,7 +32,7 @@ func (s *Snapshot) Decide(dst []Choice, svc int, c Client) Decision {
 	t := ready.tally
 	rule := service.rule(c.Country)
 	if ready.shares || rule != nil {
-		t = s.personal(dst, service, rule, c.Key)
+		t = s.personal(dst, service, rule, &c)
 	}
 	if c.RTT == nil && c.Point.Located {
 		s.distances(dst, c.Point.vector())
@@ -67,7 +67,7 @@ func (s *Snapshot) prepare(service *Service) ready {
 		s.classify(&ch, service)
 		r.tally.count(ch.tier)
 		r.choices = append(r.choices, ch)
-		r.shares = r.shares || s.Regions[i].Draining > 0 || p.Drained > 0 || p.Spill > 0
+		r.shares = r.shares || s.Regions[i].Draining > 0 || p.Drained > 0 || p.Spill > 0 || p.Return > 0
 	}
 	return r
 }
@@ -95,6 +95,8 @@ func (s *Snapshot) classify(ch *Choice, service *Service) {
 		ch.State, ch.Reason, ch.tier = Down, NoPool, tierNoPool
 	case r.Dead:
 		ch.State, ch.Reason, ch.tier = Down, NoNode, tierDown
+	case p.Pool == Down && p.Shut:
+		ch.Reason, ch.tier = DoorDown, tierDown
 	case p.Pool == Down:
 		ch.Reason, ch.tier = PoolDown, tierDown
 	case r.Drained:
@@ -107,14 +109,17 @@ func (s *Snapshot) classify(ch *Choice, service *Service) {
 }
 
 // personal changes the choices as drains, spills and residency want it for this client, and counts anew.
-func (s *Snapshot) personal(cs []Choice, service *Service, rule *Rule, key uint64) (t tally) {
+func (s *Snapshot) personal(cs []Choice, service *Service, rule *Rule, c *Client) (t tally) {
+	key := c.Key
 	for i := range cs {
 		ch, p := &cs[i], &service.Places[i]
 		switch {
 		case ch.tier > lastUsable:
 		case inShare(s.Regions[i].Draining, key, s.hashes[i], saltDrain), inShare(p.Drained, key, s.hashes[i], saltDrain):
 			ch.State, ch.Reason, ch.tier = Draining, DrainedRegion, tierDrained
-		case ch.tier == tierUp && inShare(p.Spill, key, s.hashes[i], saltSpill):
+		case ch.tier == tierUp && inShare(p.Return, key, s.hashes[i], saltReturn):
+			ch.Reason, ch.tier = Returning, tierFull
+		case ch.tier == tierUp && s.sentOn(p, i, c):
 			ch.Reason, ch.tier = Full, tierFull
 		}
 		if rule != nil && !rule.Allowed[i] {
@@ -187,24 +192,40 @@ const (
 	stackRegions = 64
 )
 
-// rank sorts the choices, which stand in the order of their regions. It is an insertion sort: fleets have tens of regions.
+// rank sorts the choices, which stand in the order of their regions. It is an insertion sort, since fleets have tens of
+// regions, and it begins with the order that the client's nearest region would see: that is nearly the client's own.
 func (s *Snapshot) rank(cs []Choice, p Policy, client uint64) {
-	var room [stackRegions]uint64
-	keys := room[:0]
+	var room [2][stackRegions]uint64
+	plain, keys := room[0][:0], room[1][:]
 	if len(cs) > stackRegions {
-		keys = make([]uint64, 0, len(cs))
+		plain, keys = make([]uint64, 0, len(cs)), make([]uint64, len(cs))
 	}
+	nearest := uint64(math.MaxUint64)
 	for i := range cs {
 		k := rankKey(&cs[i], p)
-		keys = append(keys, k)
-		j := i
-		for ; j > 0 && keys[j-1] > k; j-- {
-			keys[j] = keys[j-1]
+		plain = append(plain, k)
+		nearest = min(nearest, uint64(cs[i].cost)<<regionBits|uint64(i))
+	}
+	keys = keys[:len(cs)]
+	if s.around == nil {
+		for i, k := range plain {
+			insert(keys, i, k)
 		}
-		keys[j] = k
+	} else if len(cs) > 0 {
+		for i, r := range s.around[nearest&(1<<regionBits-1)] {
+			insert(keys, i, plain[r])
+		}
 	}
 	s.orderTies(keys, cs, client)
 	permute(cs, keys)
+}
+
+// insert puts k among the first n keys, which are in order.
+func insert(keys []uint64, n int, k uint64) {
+	for ; n > 0 && keys[n-1] > k; n-- {
+		keys[n] = keys[n-1]
+	}
+	keys[n] = k
 }
 
 // permute puts the choice of region keys[i] at i, going round each cycle of the permutation once. It uses keys up.
@@ -273,7 +294,7 @@ func (s *Snapshot) score(c *Choice, key uint64) float64 {
 func explainOrder(cs []Choice, p Policy) {
 	for i := range cs {
 		switch ch := &cs[i]; {
-		case i == 0 && ch.tier == tierFull:
+		case i == 0 && ch.tier == tierFull && ch.Reason == Full:
 			ch.Reason = FullToo
 		case i == 0:
 			ch.Reason = Chosen

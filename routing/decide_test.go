@@ -37,7 +37,7 @@ func naive(s *Snapshot, svc int, c Client) []int {
 			zero = append(zero, i)
 		case p.Pool == Unknown:
 			unknown = append(unknown, i)
-		case share(p.Spill, saltSpill):
+		case share(p.Return, saltReturn), naiveSpilled(s, p, i, c):
 			full = append(full, i)
 		default:
 			up = append(up, i)
@@ -70,6 +70,23 @@ func naive(s *Snapshot, svc int, c Client) []int {
 		up = append(up, down...)
 	}
 	return slices.Concat(sorted(up), sorted(full), sorted(unknown), sorted(zero), sorted(elsewhere))
+}
+
+// naiveSpilled: the farthest first where the client's own distance is known, else by hash.
+func naiveSpilled(s *Snapshot, p Place, i int, c Client) bool {
+	u := float64(mix(c.Key^hashString(s.Regions[i].Name)^saltSpill)>>11) / (1 << 53)
+	r := s.Regions[i].Location
+	cost := 0.0
+	switch {
+	case c.RTT != nil && c.RTT[i].Micros > 0:
+		cost = float64(c.RTT[i].Micros)
+	case c.Point.Located && r.Located:
+		cost = float64(geographicCost(c.Point.vector().dot(r.vector())))
+	}
+	if p.Spill > 0 && p.SpillBeyond > 0 && cost > 0 {
+		return cost*(0.75+u/2) > float64(p.SpillBeyond)
+	}
+	return u < p.Spill
 }
 
 // naiveCost is the distance by the best source: measured, else by place, else between regions.
@@ -107,6 +124,8 @@ func drawSnapshot(t *rapid.T) *Snapshot {
 			Pool:    rapid.SampledFrom([]State{Up, Up, Unknown, Down}).Draw(t, "state"),
 			Weight:  uint16(rapid.IntRange(0, 3).Draw(t, "weight")),
 			Order:   uint8(rapid.IntRange(0, 2).Draw(t, "order")), Spill: share.Draw(t, "spill"), Drained: share.Draw(t, "away"),
+			Return: share.Draw(t, "return"), Shut: rapid.Bool().Draw(t, "shut"),
+			SpillBeyond: rapid.SampledFrom([]uint32{0, 20000, 60000, 150000}).Draw(t, "beyond"),
 		})
 	}
 	if rapid.Bool().Draw(t, "peers") {
@@ -268,15 +287,27 @@ func TestDecideDoesNotAllocate(t *testing.T) {
 
 func BenchmarkDecide(b *testing.B) {
 	for _, n := range []int{3, 12, 30} {
-		s := fleet(n, true)
+		plain := fleet(n, true)
+		spilling := fleet(n, true)
+		spilling.Regions[0].Draining, spilling.Services[0].Places[1].Spill = 0.5, 0.5
+		spilling = NewSnapshot(*spilling)
+		rtts := make([]RTT, n)
+		for i := range n / 2 {
+			rtts[i] = RTT{Micros: uint32(20000 + 7919*i%150000), Source: Measured}
+		}
 		buf, addrs := make([]Choice, 0, n), make([]netip.Addr, 0, 2)
-		b.Run(fmt.Sprintf("regions=%d", n), func(b *testing.B) {
-			b.ReportAllocs()
-			for i := range b.N {
-				d := s.Decide(buf, 0, Client{Point: Point{float64(i%90) - 45, float64(i % 180), true}, Key: uint64(i)})
-				addrs = s.Addresses(addrs[:0], d, uint64(i), false, 2)
-			}
-		})
+		run := func(name string, s *Snapshot, measured []RTT) {
+			b.Run(fmt.Sprintf("regions=%d%s", n, name), func(b *testing.B) {
+				b.ReportAllocs()
+				for i := range b.N {
+					d := s.Decide(buf, 0, Client{Point: Point{float64(i%90) - 45, float64(i % 180), true}, Key: uint64(i), RTT: measured})
+					addrs = s.Addresses(addrs[:0], d, uint64(i), false, 2)
+				}
+			})
+		}
+		run("", plain, nil)
+		run("/measured", plain, rtts)
+		run("/spilling", spilling, nil)
 	}
 }
 

@@ -15,8 +15,9 @@ const (
 // distances fills in how far the client is from each region when places are all that is known: by far the commonest case.
 // Only the order counts then, so the angle itself is the cost.
 func (s *Snapshot) distances(cs []Choice, from vector) {
+	vectors := s.vectors[:len(cs)]
 	for i := range cs {
-		ch, to := &cs[i], &s.vectors[i]
+		ch, to := &cs[i], &vectors[i]
 		if *to == (vector{}) { // no place has it
 			ch.cost = unknownCost
 			continue
@@ -29,7 +30,12 @@ func (s *Snapshot) distances(cs []Choice, from vector) {
 
 // angleCost grows with the angle, in steps that are 200 m at the client's own place and less beyond, so that only regions
 // at one place are ever equally far.
-func angleCost(cosine float64) uint32 { return uint32(math.Max(1-cosine, 0) * (1<<31 - 1)) }
+func angleCost(cosine float64) uint32 {
+	if cosine > 1 { // by a rounding error, at the client's own place
+		return 0
+	}
+	return uint32(int64((1 - cosine) * (1<<31 - 1)))
+}
 
 // distancesMixed fills in how far the client is from each region by the best source that there is for each.
 func (s *Snapshot) distancesMixed(cs []Choice, c *Client) {

@@ -6,6 +6,7 @@ const (
 	saltDrain = 0x9d39247e33776d41
 	saltSpill = 0x2af7398005aaa5c7
 
+	saltReturn  = 0x9c15f73e62a76ae2
 	saltExplore = 0x44db015024623547
 )
 

@@ -1,6 +1,7 @@
 package routing
 
 import (
+	"cmp"
 	"encoding/binary"
 	"math"
 	"net/netip"
@@ -17,11 +18,27 @@ func NewSnapshot(s Snapshot) *Snapshot {
 		s.vectors[i] = r.Location.vector()
 		s.hashes[i] = hashString(r.Name)
 	}
+	s.around = neighbourhoods(s.vectors)
 	s.ready = make([]ready, len(s.Services))
 	for i := range s.Services {
 		s.ready[i] = s.prepare(&s.Services[i])
 	}
 	return &s
+}
+
+// neighbourhoods is each region's order of all regions, the nearest first.
+func neighbourhoods(at []vector) [][]uint8 {
+	if len(at) > stackRegions {
+		return nil
+	}
+	out := make([][]uint8, len(at))
+	for i, from := range at {
+		for j := range at {
+			out[i] = append(out[i], uint8(j))
+		}
+		slices.SortStableFunc(out[i], func(a, b uint8) int { return cmp.Compare(from.dot(at[b]), from.dot(at[a])) })
+	}
+	return out
 }
 
 // State is what is known of a service in a region, both by index, whoever the client is: draining as soon as any client is

@@ -18,6 +18,22 @@ type Spill struct {
 	// followed is how much of Share the traffic follows by now, as far as the lag lets expect.
 	followed float64
 	clear    time.Duration // how long the load has been under the lower mark
+
+	// Beyond is the distance of the nearest clients that are sent on, in microseconds of round trip; 0: they are drawn by a
+	// hash. See Aim.
+	Beyond uint32
+	aimed  float64 // the share that Beyond is for
+
+	// Fit is the share of the configured capacity that the region was found to be able to take: less than all of it when
+	// its latency rose well above its baseline before the capacity was reached. 0 stands for 1.
+	Fit      float64
+	strained time.Duration // how long the latency has been high
+}
+
+// Load is what a region has to carry, as it was measured.
+type Load struct {
+	Ratio   float64 // requests a second, as a share of the capacity
+	Stretch float64 // the latency of its origins, as a multiple of its baseline; 0: not known
 }
 
 // SpillMarks are a region's two marks, as shares of its capacity.
@@ -36,19 +52,74 @@ const (
 // MarksAt are the marks for a service's spill_at.
 func MarksAt(at float64) SpillMarks { return SpillMarks{At: at, Back: math.Max(at-spillBack, 0)} }
 
-// Adopt is a control that goes on from a share that another node has published.
-func (s Spill) Adopt(share float64) Spill {
+// Adopt is a control that goes on from what another node has published.
+func (s Spill) Adopt(share, fit float64, beyond uint32) Spill {
 	s.Share = math.Min(math.Max(share, 0), maxSpill)
+	s.aimed, s.Beyond = s.Share, beyond
+	s.Fit = math.Min(math.Max(fit, 0), 1)
 	return s
 }
 
-// Next is the control after dt, in which the region had a load (as a share of its capacity). lag is how long traffic
-// takes to follow, about a TTL. room tells whether any other region could take more: while none can, sending on would only
-// move the trouble, so the share does not grow.
-func (s Spill) Next(load float64, m SpillMarks, room bool, lag, dt time.Duration) Spill {
+// Told is the share as nodes tell it to each other: in thousandths.
+func (s Spill) Told() float64 { return math.Round(s.Share*1000) / 1000 }
+
+// Aim is the control with those chosen that its share sends on. They stay the same for as long as the share does, though
+// the distances wander.
+func (s Spill) Aim(d *Distances) Spill {
+	if told := s.Told(); told != s.aimed {
+		s.aimed, s.Beyond = told, d.Beyond(told)
+	}
+	return s
+}
+
+const (
+	// strainAt is how far above its baseline latency has to be, for a lag, to say that a region has more than it can take;
+	// under calmBelow it has room again.
+	strainAt  = 2.0
+	calmBelow = 1.5
+	// minFit bounds what latency can take away of a capacity: slow origins are not always full ones.
+	minFit = 0.3
+	// refit is how long a capacity that was found too high takes to be believed in full again.
+	refit = 10 * time.Minute
+)
+
+// Ratio is a load as a share of what the region was found to be able to take.
+func (s Spill) Ratio(l Load) float64 {
+	if s.Fit <= 0 {
+		return l.Ratio
+	}
+	return l.Ratio / s.Fit
+}
+
+// learn corrects the capacity by the latency. What was learnt stays for as long as the region sends clients on: to try
+// anew while the rush lasts would make the load go up and down for ever.
+func (s *Spill) learn(l Load, lag, dt time.Duration) {
+	if s.Fit <= 0 {
+		s.Fit = 1
+	}
+	switch {
+	case l.Stretch < strainAt:
+		s.strained = 0
+		if s.Share == 0 && l.Stretch < calmBelow {
+			s.Fit = math.Min(s.Fit+dt.Seconds()/refit.Seconds(), 1)
+		}
+	case l.Ratio > minFit:
+		if s.strained += dt; s.strained >= lag {
+			s.strained = 0 // what this changes shows after another lag
+			s.Fit = math.Min(s.Fit, l.Ratio)
+		}
+	}
+}
+
+// Next is the control after dt, in which the region had a load. lag is how long traffic takes to follow, about a TTL. room
+// tells whether any other region could take more: while none can, sending on would only move the trouble, so the share
+// does not grow.
+func (s Spill) Next(l Load, m SpillMarks, room bool, lag, dt time.Duration) Spill {
 	if dt <= 0 || lag <= 0 {
 		return s
 	}
+	s.learn(l, lag, dt)
+	load := s.Ratio(l)
 	step := dt.Seconds() / lag.Seconds()
 	s.followed += (s.Share - s.followed) * (1 - math.Exp(-step))
 	demand := load / (1 - s.followed)

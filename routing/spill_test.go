@@ -33,7 +33,7 @@ func TestSpillSettles(t *testing.T) {
 		for i := range 1800 {
 			p.step(s.Share, dt)
 			wobble := 1 + noise*math.Sin(float64(i)*0.7)
-			next := s.Next(p.load*wobble, marks, true, guess, dt)
+			next := s.Next(Load{Ratio: p.load * wobble}, marks, true, guess, dt)
 			if move := next.Share - s.Share; move != 0 {
 				if last != 0 && math.Signbit(move) != math.Signbit(last) {
 					turns++
@@ -63,7 +63,7 @@ func TestSpillMovesTheExcessOnly(t *testing.T) {
 	var s Spill
 	for range 600 {
 		p.step(s.Share, time.Second)
-		s = s.Next(p.load, MarksAt(0.8), true, 20*time.Second, time.Second)
+		s = s.Next(Load{Ratio: p.load}, MarksAt(0.8), true, 20*time.Second, time.Second)
 	}
 	if p.load < 0.7 || p.load > 0.8 {
 		t.Errorf("load %.3f, want between the marks", p.load)
@@ -72,7 +72,7 @@ func TestSpillMovesTheExcessOnly(t *testing.T) {
 	p.demand = 0.4 // the rush is over
 	for range 900 {
 		p.step(s.Share, time.Second)
-		s = s.Next(p.load, MarksAt(0.8), true, 20*time.Second, time.Second)
+		s = s.Next(Load{Ratio: p.load}, MarksAt(0.8), true, 20*time.Second, time.Second)
 	}
 	if s.Share != 0 {
 		t.Errorf("share %.3f after the rush, was %.3f", s.Share, full.Share)
@@ -83,7 +83,7 @@ func TestSpillMovesTheExcessOnly(t *testing.T) {
 func TestSpillNeedsRoom(t *testing.T) {
 	var s Spill
 	for range 100 {
-		s = s.Next(1.5, MarksAt(0.8), false, 20*time.Second, time.Second)
+		s = s.Next(Load{Ratio: 1.5}, MarksAt(0.8), false, 20*time.Second, time.Second)
 	}
 	if s.Share != 0 {
 		t.Errorf("share %.3f", s.Share)
@@ -132,7 +132,7 @@ func TestSpillBetweenRegions(t *testing.T) {
 			}
 		}
 		for i := range spills {
-			spills[i] = spills[i].Next(load[i]/capacity[i], MarksAt(0.8), room > 0, 20*time.Second, time.Second)
+			spills[i] = spills[i].Next(Load{Ratio: load[i] / capacity[i]}, MarksAt(0.8), room > 0, 20*time.Second, time.Second)
 		}
 		if second >= 600 {
 			history = append(history, load)

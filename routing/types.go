@@ -68,6 +68,22 @@ type Place struct {
 	Order   uint8   // under policy Priority: the lowest first; regions that are not listed share the highest
 	Drained float64 // share of the clients that a drain of the service in this region has moved away so far
 	Spill   float64 // share of the clients that would come here and are sent on, since the region is full; below 1
+	// SpillBeyond is the distance of the nearest of those clients, in microseconds of round trip: the farthest are sent on
+	// first. 0: distances are not known, and the share is drawn by a hash.
+	SpillBeyond uint32
+	Strain      Strain
+	// Shut tells that Pool is Down because the region's front door does not answer for the service, as a quorum of other
+	// regions finds.
+	Shut bool
+	// Return is the share of the clients that are not let in yet, since the service is coming back here; below 1.
+	Return float64
+}
+
+// Strain is how a service's origins in a region bear their load, for people; the decision goes by Spill.
+type Strain struct {
+	Waiting float64 // requests that wait for an origin's answer now
+	Stretch float64 // the latency of the origins, as a multiple of its baseline; 0: not known
+	Fit     float64 // the share of the capacity that the region was found to be able to take; 0: all of it
 }
 
 // Snapshot is the fleet at one moment, made by NewSnapshot. It is immutable once published; publishing swaps a pointer.
@@ -82,9 +98,10 @@ type Snapshot struct {
 	// was measured.
 	PeerRTT [][]uint32
 
-	vectors []vector // of each region's location
-	hashes  []uint64 // of each region's name
-	ready   []ready  // by service
+	vectors []vector  // of each region's location
+	around  [][]uint8 // for each region all of them, the nearest first; nil in fleets of more than stackRegions
+	hashes  []uint64  // of each region's name
+	ready   []ready   // by service
 }
 
 // Client is whom a decision is for.
@@ -145,6 +162,8 @@ const (
 	ResidencyForbids               // residency keeps this client's data out of it
 	LaterInOrder                   // a candidate, but the configured order has another first
 	Explored                       // a client in the share that is sent to the runner-up to learn its distance
+	DoorDown                       // other regions find that its front door does not answer for the service
+	Returning                      // it is coming back, and this client is in the share that is not let in yet
 )
 
 // Mode tells whether the decision was an ordinary one.
@@ -165,13 +184,13 @@ type Choice struct {
 	State  State
 	Reason Reason
 	Source Source
+	known  bool // both places are known: with the flags side by side a choice is half a cache line
 	Weight uint16
 
 	tier   tier
 	order  uint8   // under policy Priority
 	cost   uint32  // the distance in microseconds of round trip, measured or estimated; unknownCost without one
 	cosine float64 // of the angle between client and region, where located
-	known  bool    // both places are known
 }
 
 // Decision is the answer for one client and service. Choices[:Usable] are the candidates, best first; the rest were

@@ -18,6 +18,7 @@ var floors = map[string]int{
 	"landfall/cache/history": 1,
 
 	"landfall/cache":            2,
+	"landfall/gateway/canary":   2,
 	"landfall/gateway/certs":    2,
 	"landfall/gateway/compress": 2,
 	"landfall/gateway/homes":    2,

@@ -73,7 +73,7 @@ func drainOfEast() admin.Drain {
 
 func fleetAnswers() map[string]any {
 	place := &admin.Location{Lat: 53.35, Lon: -6.26}
-	km, far := 12.0, 5470.4
+	km, far, half := 12.0, 5470.4, 0.5
 	return map[string]any{
 		"GET /v1/status": admin.Status{
 			Fleet: "shop", Node: "eu-west-1", Region: "eu-west", Version: "v1", ConfigHash: "0123456789ab", State: "serving", Uptime: admin.Duration(90 * time.Minute),
@@ -94,10 +94,11 @@ func fleetAnswers() map[string]any {
 			Client: admin.ExplainClient{Address: "192.0.2.7", Country: "IE", Location: place, Source: "geoip"},
 			Regions: []admin.ExplainedRegion{
 				{Region: "eu-west", Rank: 1, Usable: true, State: "up", ReasonText: "the nearest", DistanceKM: &km, DistanceSource: "geography", Weight: 1},
-				{Region: "us-east", Rank: 2, Usable: true, State: "up", ReasonText: "farther", DistanceKM: &far, DistanceSource: "geography", Weight: 1},
+				{Region: "us-east", Rank: 2, Usable: true, State: "up", ReasonText: "farther", DistanceKM: &far, DistanceSource: "geography", Weight: 1,
+					Load: &half, Requests: 1200, Waiting: 37, Latency: 2.1, Fit: 0.6, Spill: 0.125, SpillBeyond: 92.4},
 				{Region: "ap-southeast", Rank: 3, State: "down", ReasonText: "its pool is down", Weight: 1},
 			},
-			Answer: &admin.DNSAnswer{Addresses: []string{"192.0.2.1", "198.51.100.1"}, TTL: 20, Scope: 24},
+			Answer: &admin.DNSAnswer{Addresses: []string{"192.0.2.1", "198.51.100.1"}, TTL: 20, TTLText: "calm for 12m0s", Scope: 24},
 			Route:  &admin.ExplainedRoute{Index: 1, Match: "GET /api/*", Cache: "off"},
 			Pool: &admin.ExplainedPool{Region: "eu-west", Origins: []admin.Origin{
 				{URL: "http://10.1.1.1:8080", State: "up", Breaker: "closed"}, {URL: "http://10.1.1.2:8080", State: "down", Breaker: "open", Detail: "connection refused"},

@@ -149,27 +149,36 @@ func printExplanation(w io.Writer, e admin.Explanation) error {
 		case r.DistanceKM != nil:
 			dist = fmt.Sprintf("%.0f km (%s)", *r.DistanceKM, r.DistanceSource)
 		}
-		load, why := "-", r.ReasonText
-		if r.Load != nil {
-			load = fmt.Sprintf("%.0f%%", *r.Load*100)
-		}
+		why := r.ReasonText
 		if r.Moved > 0 && r.Moved < 1 {
 			why += fmt.Sprintf(" (a drain has moved %.0f%% of its clients so far)", r.Moved*100)
 		}
 		if r.Spill > 0 {
-			why += fmt.Sprintf(" (it sends %.1f%% of its clients on)", r.Spill*100)
+			why += fmt.Sprintf(" (it sends %.1f%% of its clients on%s)", r.Spill*100, beyond(r.SpillBeyond))
 		}
-		rows = append(rows, []string{mark, r.Region, r.State, dist, load, fmt.Sprint(r.Weight), why})
+		if r.Returning > 0 {
+			why += fmt.Sprintf(" (it is coming back; %.0f%% of its clients wait)", r.Returning*100)
+		}
+		if r.State == "down" && r.Evidence != "" {
+			why += ": " + r.Evidence
+		}
+		if r.Fit > 0 && r.Fit < 1 {
+			why += fmt.Sprintf(" (its latency says that it can take %.0f%% of its capacity)", r.Fit*100)
+		}
+		rows = append(rows, []string{mark, r.Region, r.State, dist, loadText(r), fmt.Sprint(r.Weight), why})
 	}
 	if err := table(w, rows...); err != nil {
 		return err
 	}
 	fmt.Fprintln(w)
 	if e.Answer != nil {
-		fmt.Fprintf(w, "DNS answers  %s (TTL %d s, scope /%d)\n", strings.Join(e.Answer.Addresses, ", "), e.Answer.TTL, e.Answer.Scope)
+		fmt.Fprintf(w, "DNS answers  %s (TTL %d s, %s; scope /%d)\n", strings.Join(e.Answer.Addresses, ", "), e.Answer.TTL, e.Answer.TTLText, e.Answer.Scope)
 	}
 	if e.Route != nil {
 		fmt.Fprintf(w, "route        %d: %s, cache %s\n", e.Route.Index, e.Route.Match, e.Route.Cache)
+		for _, h := range e.Route.Holders {
+			fmt.Fprintf(w, "             a miss asks %s in %s first (%s)\n", h.Node, h.Region, h.Role)
+		}
 	} else {
 		fmt.Fprintln(w, "route        none matches: 404")
 	}
@@ -184,6 +193,34 @@ func printExplanation(w io.Writer, e admin.Explanation) error {
 		}
 	}
 	return nil
+}
+
+func beyond(ms float64) string {
+	if ms <= 0 {
+		return ""
+	}
+	return fmt.Sprintf(", those farther than %.0f ms first", ms)
+}
+
+// loadText is a region's load as a share of its capacity, where that is known, with what it was measured by.
+func loadText(r admin.ExplainedRegion) string {
+	var parts []string
+	if r.Load != nil {
+		parts = append(parts, fmt.Sprintf("%.0f%%", *r.Load*100))
+	}
+	if r.Requests > 0 || r.Load != nil {
+		parts = append(parts, fmt.Sprintf("%.0f/s", r.Requests))
+	}
+	if r.Waiting >= 1 {
+		parts = append(parts, fmt.Sprintf("%.0f waiting", r.Waiting))
+	}
+	if r.Latency > 0 {
+		parts = append(parts, fmt.Sprintf("latency %.1fx", r.Latency))
+	}
+	if parts == nil {
+		return "-"
+	}
+	return strings.Join(parts, ", ")
 }
 
 func paren(s string) string {

@@ -89,6 +89,7 @@ type run struct {
 
 	// By region.
 	controls     []routing.Spill
+	far          []routing.Distances // its clients are
 	target, load []float64
 }
 
@@ -96,8 +97,9 @@ type run struct {
 func Run(c *configs.Config, s *Scenario) *Result {
 	r := &run{c: c, s: s, start: time.Unix(0, 0).UTC(), res: &Result{Scenario: s.Name}}
 	names := c.RegionNames()
-	r.paper = gateway.Paper{Config: c, Down: map[string]bool{}, Load: map[string]float64{}, Spill: map[string]map[string]float64{}}
-	r.controls, r.target, r.load = make([]routing.Spill, len(names)), make([]float64, len(names)), make([]float64, len(names))
+	r.paper = gateway.Paper{Config: c, Down: map[string]bool{}, Load: map[string]float64{}, Spill: map[string]map[string]gateway.Spilled{}}
+	r.controls, r.far = make([]routing.Spill, len(names)), make([]routing.Distances, len(names))
+	r.target, r.load = make([]float64, len(names)), make([]float64, len(names))
 	for _, name := range names {
 		r.res.Regions = append(r.res.Regions, RegionResult{Name: name, Capacity: float64(c.Regions[name].Capacity)})
 	}
@@ -163,7 +165,7 @@ func (r *run) step(at time.Duration, jump, keep bool) {
 	names := r.c.RegionNames()
 	for i, name := range names {
 		r.paper.Load[name] = r.load[i]
-		r.paper.Spill[name] = map[string]float64{r.s.Service: r.controls[i].Share}
+		r.paper.Spill[name] = map[string]gateway.Spilled{r.s.Service: {Share: r.controls[i].Told(), Beyond: r.controls[i].Beyond}}
 	}
 	snapshot := r.paper.Snapshot(r.start.Add(at))
 	service := snapshot.Service(r.s.Service)
@@ -183,6 +185,7 @@ func (r *run) step(at time.Duration, jump, keep bool) {
 		r.res.Requests += rate * dt.Seconds()
 	}
 	r.dist.merge(&now)
+	r.look(snapshot, service, at, dt)
 	lag := gateway.FollowLag(r.c)
 	follow := 1 - math.Exp(-dt.Seconds()/lag.Seconds())
 	if jump {
@@ -195,7 +198,7 @@ func (r *run) step(at time.Duration, jump, keep bool) {
 		overloaded = r.account(i, at, dt) || overloaded
 		if capacity := float64(r.c.Regions[name].Capacity); capacity > 0 {
 			room := gateway.RoomElsewhere(snapshot, service, i, spillAt)
-			r.controls[i] = r.controls[i].Next(r.load[i]/capacity, routing.MarksAt(spillAt), room, lag, dt)
+			r.controls[i] = r.controls[i].Next(routing.Load{Ratio: r.load[i] / capacity}, routing.MarksAt(spillAt), room, lag, dt).Aim(&r.far[i])
 		}
 	}
 	if overloaded {
@@ -206,12 +209,25 @@ func (r *run) step(at time.Duration, jump, keep bool) {
 	}
 }
 
+// look takes the distances of each region's clients, as its nodes do.
+func (r *run) look(s *routing.Snapshot, service int, at, dt time.Duration) {
+	for i := range r.walkers {
+		if w := &r.walkers[i]; w.now >= 0 {
+			r.far[w.now].Add(s, w.now, &w.client, r.rate(w.group, at)/perGroup*dt.Seconds())
+		}
+	}
+	for i := range r.far {
+		r.far[i].Tick(dt, s.Services[service].Places[i].SpillBeyond)
+	}
+}
+
 // decide asks for each client, when anything that a decision depends on is not as it was.
 func (r *run) decide(s *routing.Snapshot, service int) {
 	var shares []float64
 	for i, region := range s.Regions {
 		// Spills wander a little all the time; a thousandth is what nodes tell each other.
-		shares = append(shares, region.Draining, math.Round(s.Services[service].Places[i].Spill*1000))
+		p := s.Services[service].Places[i]
+		shares = append(shares, region.Draining, math.Round(p.Spill*1000), float64(p.SpillBeyond))
 	}
 	if r.fresh && slices.Equal(shares, r.shares) {
 		return

@@ -21,6 +21,8 @@ type Backend interface {
 	Purges
 	Breakers
 	Homes
+	Flags
+	Canaries
 }
 
 // Fleet is the fleet as this node sees it.

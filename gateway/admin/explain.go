@@ -34,16 +34,24 @@ type ExplainedRegion struct {
 	DistanceSource string       `json:"distance_source" doc:"Where the distance comes from." enum:"none,peer_rtt,geography,measured_wide,measured"`
 	RTT            *float64     `json:"rtt_ms,omitempty" doc:"Round trip that ranks it, in milliseconds: measured, or what the distance lets expect; absent where nothing is known."`
 	Load           *float64     `json:"load,omitempty" doc:"Its load as a share of its capacity; absent without a capacity."`
+	Requests       float64      `json:"requests_per_second" doc:"Clients' requests that its nodes take."`
+	Waiting        float64      `json:"waiting,omitempty" doc:"Requests of the service that wait for its origins there."`
+	Latency        float64      `json:"latency_ratio,omitempty" doc:"Latency of the service's origins there, as a multiple of its own baseline; absent with too few answers to say."`
+	Fit            float64      `json:"capacity_found,omitempty" doc:"Share of its capacity that it was found to be able to take, by its latency; absent: all of it. The load is measured by it."`
+	SpillBeyond    float64      `json:"spill_beyond_ms,omitempty" doc:"The clients that it sends on are those with a longer round trip; absent: drawn by a hash, since distances are not known."`
 	Moved          float64      `json:"moved,omitempty" doc:"Share of the clients that a gradual drain has moved away from it so far."`
 	Spill          float64      `json:"spill,omitempty" doc:"Share of the clients that it sends on, since it is full."`
 	Weight         int          `json:"weight" doc:"Its weight for the service."`
+	Returning      float64      `json:"returning,omitempty" doc:"Share of the clients that are not let in yet, since the service is coming back there."`
+	Evidence       string       `json:"evidence,omitempty" doc:"What its state rests on: who saw what."`
 	Nodes          List[string] `json:"nodes" doc:"Its nodes that take traffic, sorted."`
 }
 
 // DNSAnswer is what the fleet's name servers answer.
 type DNSAnswer struct {
 	Addresses List[string] `json:"addresses" doc:"Addresses, in the order of the answer."`
-	TTL       int          `json:"ttl_s" doc:"Time to live, in seconds."`
+	TTL       int          `json:"ttl_s" doc:"Time to live, in seconds: short while something is changing, longer when calm."`
+	TTLText   string       `json:"ttl_text" doc:"Why it is that long: for how long all has been calm, or what changed last and when."`
 	Scope     int          `json:"scope" doc:"Scope prefix length told to resolvers that send the client's subnet (RFC 7871)."`
 }
 
@@ -52,6 +60,15 @@ type ExplainedRoute struct {
 	Index int    `json:"index" doc:"Its place in the config, from 0."`
 	Match string `json:"match" doc:"What it matches, for instance GET /api/*."`
 	Cache string `json:"cache" doc:"Its cache policy in words, for instance off or ttl 5m."`
+	// Holders are whom a miss here asks before the origin.
+	Holders List[Holder] `json:"holders" doc:"Whose caches a miss of the answering node asks before the origin, in order; empty: it asks the origin itself."`
+}
+
+// Holder is another node whose cache is asked.
+type Holder struct {
+	Role   string `json:"role" doc:"peer: the URL's holder in the node's own region; shield: in the region that asks the origin for all."`
+	Region string `json:"region" doc:"Its region."`
+	Node   string `json:"node" doc:"Its name."`
 }
 
 // ExplainedPool is the pool that a request would use.

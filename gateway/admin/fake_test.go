@@ -88,8 +88,8 @@ func (f *fakeBackend) Explain(url string, client netip.Addr) (Explanation, error
 			{Region: "eu-west", Rank: 1, Usable: true, State: "up", Reason: "chosen", ReasonText: "nearest", DistanceKM: &km, DistanceSource: "geography", Weight: 1, Nodes: []string{"eu-1"}},
 			{Region: "us-east", Rank: 2, State: "down", Reason: "no-node", ReasonText: "no live node", DistanceSource: "none", Weight: 1, Nodes: []string{}},
 		},
-		Answer: &DNSAnswer{Addresses: []string{"192.0.2.1"}, TTL: 20, Scope: 24},
-		Route:  &ExplainedRoute{Match: "/*", Cache: "on"},
+		Answer: &DNSAnswer{Addresses: []string{"192.0.2.1"}, TTL: 20, TTLText: "calm for 12m0s", Scope: 24},
+		Route:  &ExplainedRoute{Match: "/*", Cache: "on", Holders: List[Holder]{{Role: "peer", Region: "eu-west", Node: "eu-2"}}},
 		Pool:   &ExplainedPool{Region: "eu-west", Origins: fakeOrigins()}}
 	if client.IsValid() {
 		e.Client = ExplainClient{Address: client.String(), Country: "IE", Location: &Location{53.3, -6.2}, Source: "geoip"}

@@ -22,6 +22,17 @@ type Verdict struct {
 	At       time.Time `json:"at" doc:"When the evidence was last looked at."`
 	Kept     bool      `json:"kept" doc:"It is not what is seen: its return is waited out, or this node distrusts itself."`
 	Forced   bool      `json:"forced" doc:"An operator forces it."`
+
+	Sightings List[Sighting] `json:"sightings" doc:"What observers in other regions see at the front door of the service there; empty for a region as such."`
+}
+
+// Sighting is one observer's word on another region's front door.
+type Sighting struct {
+	Observer string    `json:"observer" doc:"The node that looked."`
+	Region   string    `json:"region" doc:"Its region."`
+	Saw      string    `json:"saw" doc:"What it saw." enum:"up,down"`
+	Since    time.Time `json:"since" doc:"Since when, by the observer's clock."`
+	Detail   string    `json:"detail,omitempty" doc:"Why it is down."`
 }
 
 // Force is an operator's word on a region or a service there, which stands above what is seen until it expires.

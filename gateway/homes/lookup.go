@@ -159,7 +159,16 @@ func (l *lookup) refresh(user string) {
 	}
 	go func() {
 		defer l.running.Done()
-		_, _, _ = l.flight.Do(user, func() (any, error) { return l.ask(user) }) // what is remembered goes on to hold
+		_, _, _ = l.flight.Do(user, func() (any, error) { // what is remembered goes on to hold
+			s := l.shard(user)
+			s.mu.Lock()
+			e := s.known[user]
+			s.mu.Unlock()
+			if l.o.Now().Sub(e.at) < l.o.Lookup.TTL.D() {
+				return e.region, nil // somebody was faster
+			}
+			return l.ask(user)
+		})
 	}()
 }
 

@@ -3,6 +3,7 @@ package homes
 import (
 	"context"
 	"math"
+	"sync"
 	"testing"
 	"time"
 
@@ -30,11 +31,24 @@ func series(t *testing.T, reg *prometheus.Registry) map[string]float64 {
 }
 
 // clock is a time that tests set.
-type clock struct{ now time.Time }
+type clock struct {
+	mu  sync.Mutex
+	now time.Time
+}
 
-func newClock() *clock { return &clock{time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)} }
+func newClock() *clock { return &clock{now: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)} }
 
-func (c *clock) Now() time.Time { return c.now }
+func (c *clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *clock) add(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+}
 
 // migrating is a service whose users move from eu and us to a ring that has ap, too.
 func migrating(t *testing.T, c *clock) *Directory {

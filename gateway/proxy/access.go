@@ -44,7 +44,14 @@ func (x *exchange) access() *refusal {
 	}
 	if g.users != nil {
 		name, password, given := x.in.BasicAuth()
-		if !given || !g.users.knows(name, password) {
+		known, busy := false, false
+		if given {
+			known, busy = g.users.knows(name, password)
+		}
+		if busy {
+			return refused(overloaded, "too many passwords are being checked; try again")
+		}
+		if !known {
 			no := refused(unauthorised, "a name and a password are needed")
 			no.challenge = `Basic realm="` + g.route.BasicAuth.Realm + `", charset="UTF-8"`
 			return no
@@ -99,7 +106,7 @@ func retryAfter(d time.Duration) string {
 }
 
 // userList checks passwords. bcrypt is slow by design, so what was found right is remembered by a digest, and few checks
-// run at once: past that a guess is refused without one.
+// run at once: past that a request is refused without one, and told so.
 type userList struct {
 	hashes map[string][]byte
 	slots  chan struct{}
@@ -127,29 +134,30 @@ func newUserList(c *configs.BasicAuth) *userList {
 	return u
 }
 
-func (u *userList) knows(name, password string) bool {
+// knows checks a name's password; busy tells that there was no room to.
+func (u *userList) knows(name, password string) (known, busy bool) {
 	if len(password) > 72 || len(name) > 256 { // bcrypt's own bound
-		return false
+		return false, false
 	}
 	digest := sha256.Sum256([]byte(name + "\x00" + password))
 	u.mu.Lock()
-	known := u.known[digest]
+	known = u.known[digest]
 	u.mu.Unlock()
 	if known {
-		return true
+		return true, false
 	}
 	select {
 	case u.slots <- struct{}{}:
 		defer func() { <-u.slots }()
 	default:
-		return false
+		return false, true
 	}
 	hash, exists := u.hashes[name]
 	if !exists {
 		hash = []byte(nobody)
 	}
 	if bcrypt.CompareHashAndPassword(hash, []byte(password)) != nil || !exists {
-		return false
+		return false, false
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -157,7 +165,7 @@ func (u *userList) knows(name, password string) bool {
 		clear(u.known)
 	}
 	u.known[digest] = true
-	return true
+	return true, false
 }
 
 // grpcStatus is what a refusal's status means to a gRPC client (gRPC, HTTP to gRPC Status Code Mapping).

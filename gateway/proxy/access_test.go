@@ -38,6 +38,10 @@ func TestShaping(t *testing.T) {
         rewrite: {strip_prefix: /api}
       - match: {path: /cors/*}
         cors: {origins: ["https://app.example"], credentials: true, expose: [X-Total]}
+      - match: {path: /write/*, methods: [PUT]}
+        cors: {origins: ["https://app.example"]}
+      - match: {path: /empty}
+        respond: {status: 204}
       - match: {path: /deny/*}
         deny: [192.0.2.0/24]
       - match: {path: /allow/*}
@@ -60,6 +64,10 @@ func TestShaping(t *testing.T) {
 		{"a prefix is whole steps", "GET", "/apis", nil, 200, "GET /apis", ""},
 		{"preflight", "OPTIONS", "/cors/x", []string{"Origin: https://app.example", "Access-Control-Request-Method: PUT", "Access-Control-Request-Headers: x-token"}, 204, "", "Access-Control-Allow-Headers: x-token"},
 		{"preflight of another page", "OPTIONS", "/cors/x", []string{"Origin: https://evil.example", "Access-Control-Request-Method: PUT"}, 204, "", "Access-Control-Allow-Methods: "},
+		{"preflight of a route for one method", "OPTIONS", "/write/x", []string{"Origin: https://app.example", "Access-Control-Request-Method: PUT"}, 204, "", "Access-Control-Allow-Origin: https://app.example"},
+		{"preflight for a method that no route takes", "OPTIONS", "/write/x", []string{"Origin: https://app.example", "Access-Control-Request-Method: GET"}, 405, "", ""},
+		{"OPTIONS that is no preflight", "OPTIONS", "/write/x", nil, 405, "", ""},
+		{"nothing to say", "GET", "/empty", nil, 204, "", "Content-Length: "},
 		{"cross-origin", "GET", "/cors/x", []string{"Origin: https://app.example"}, 200, "", "Access-Control-Allow-Origin: https://app.example"},
 		{"the origin's own word is replaced", "GET", "/cors/x", []string{"Origin: http://evil.example"}, 200, "", "Access-Control-Allow-Origin: "},
 		{"denied", "GET", "/deny/x", nil, 403, "forbidden", ""},
@@ -83,10 +91,23 @@ func TestShaping(t *testing.T) {
 
 func TestBasicAuth(t *testing.T) {
 	u := newUserList(&configs.BasicAuth{Users: []configs.BasicUser{{Name: "clerk", Hash: bcryptOf(t, "secret")}}})
+	knows := func(name, password string) bool {
+		known, busy := u.knows(name, password)
+		return known && !busy
+	}
 	for range 2 { // the second time by the digest
-		if !u.knows("clerk", "secret") || u.knows("clerk", "Secret") || u.knows("other", "secret") || u.knows("clerk", strings.Repeat("x", 73)) {
+		if !knows("clerk", "secret") || knows("clerk", "Secret") || knows("other", "secret") || knows("clerk", strings.Repeat("x", 73)) {
 			t.Error("the wrong one came in, or the right one did not")
 		}
+	}
+	for range passwordChecks {
+		u.slots <- struct{}{}
+	}
+	if known, busy := u.knows("clerk", "guess"); known || !busy {
+		t.Error("a guess beyond what may be checked at once is taken for a wrong password")
+	}
+	if !knows("clerk", "secret") {
+		t.Error("a password that was found right before waits for those that guess")
 	}
 }
 

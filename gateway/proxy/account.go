@@ -20,6 +20,8 @@ type Metrics struct {
 	directed  *prometheus.CounterVec
 	oldReads  *prometheus.CounterVec
 	waited    *prometheus.CounterVec
+	shared    *prometheus.CounterVec
+	canaries  *prometheus.CounterVec
 
 	in, out [len(hops)]prometheus.Counter // of bytes
 }
@@ -51,7 +53,10 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m.waited = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "landfall_migration_waits_total",
 		Help: "Writes that waited for their user's move to be over."}, []string{"service"})
 	reg.MustRegister(m.directed, m.oldReads, m.waited)
-	reg.MustRegister(m.requests, m.duration, m.bytes, m.forwarded, m.refusals, m.mirrored)
+	m.shared = newShared()
+	m.canaries = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "landfall_canary_requests_total",
+		Help: "Requests of routes with a canary that went to an origin, by side (stable, canary) and result (ok, failed)."}, []string{"service", "to", "side", "result"})
+	reg.MustRegister(m.canaries, m.requests, m.duration, m.bytes, m.forwarded, m.refusals, m.mirrored, m.shared)
 	for i, hop := range hops {
 		m.in[i], m.out[i] = m.bytes.WithLabelValues("in", hop), m.bytes.WithLabelValues("out", hop)
 	}

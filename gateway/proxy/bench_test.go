@@ -114,7 +114,7 @@ func BenchmarkHead(b *testing.B) {
 	for b.Loop() {
 		h, no := g.proxy.head(r, benchConn)
 		if no == nil {
-			_, no = g.proxy.route(h)
+			_, no = g.proxy.route(h, nil)
 		}
 		if no != nil {
 			b.Fatal(no)

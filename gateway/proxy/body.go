@@ -51,6 +51,13 @@ func (b *bodyWatch) attach(out *http.Request) {
 	out.Body, out.ContentLength = b.attempt, b.size
 }
 
+// copied is the body, if all of it was read and kept. The loan must have ended.
+func (b *bodyWatch) copied() (body []byte, whole bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.kept, b.body == nil || !b.gone && (b.err == io.EOF || b.size >= 0 && int64(len(b.kept)) == b.size)
+}
+
 // finish ends the loan, and tells how much was read, before the handler returns: the server may not be read from any more then. An attempt that failed
 // may still be reading, from a client that sends nothing; stuck is called to make that read return.
 func (b *bodyWatch) finish(stuck func()) int64 {

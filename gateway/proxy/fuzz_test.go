@@ -146,7 +146,7 @@ func wantOutbound(t *testing.T, p *Proxy, r *http.Request, conn Conn, h headResu
 	if h.hop == 0 {
 		x.clean(r.Header)
 	}
-	out := x.outbound(r, "")
+	out := x.outbound(r, "", false)
 	for name := range out.Header {
 		if strings.HasPrefix(name, headerPrefix) || name == "Connection" || name == "Transfer-Encoding" || name == "Keep-Alive" {
 			t.Errorf("%s goes to the origin", name)

@@ -13,6 +13,7 @@ import (
 // headResult is one normalised request. Route match and cache key are functions of it, not of the http.Request.
 type headResult struct {
 	method string
+	asks   string // on a CORS preflight: the method that the page wants to use; empty: it is none
 	host   string // lower case, without port
 	// authority is the host with its port, unless that is the scheme's own: what the origin is told and the cache's key has.
 	authority string
@@ -28,6 +29,8 @@ type headResult struct {
 	hop     int        // nodes of this fleet that forwarded it before: 0 from a client
 	service string     // on a forwarded request: the service that the first node matched
 	stay    bool       // on a forwarded request: to be served in this region, or refused
+	role    string     // on one that another node's cache sends: what this node is to it
+	to      string     // on a forwarded request: the service whose pools are to serve it; empty: as the route says
 }
 
 func (h headResult) uri() string {
@@ -41,9 +44,10 @@ const (
 	methodPurge = "PURGE"
 	cdnID       = "landfall" // in CDN-Loop (RFC 8586) and Via
 
-	// maxHops bounds how often nodes may forward one request: to the next region, and once more when that has just lost
-	// its pool too. A request is never forwarded to a node's own region, so no loop is shorter.
-	maxHops = 2
+	// maxHops bounds how often nodes may forward one request: to the region's holder of its key, to the shield's region, to
+	// the next region, and once more when that has just lost its pool too. The first two come once each, and what a region
+	// forwards for want of a pool never goes to itself, so no loop is shorter.
+	maxHops = 4
 )
 
 // The headers of the hop between two nodes. Every Landfall- header that a client sends is removed.
@@ -51,6 +55,7 @@ const (
 	headerPrefix  = "Landfall-"
 	headerHop     = "Landfall-Hop"
 	headerService = "Landfall-Service"
+	headerTo      = "Landfall-To"
 	headerClient  = "Landfall-Client"
 	headerScheme  = "Landfall-Scheme"
 	headerUpgrade = "Landfall-Upgrade"
@@ -96,6 +101,9 @@ func (p *Proxy) head(r *http.Request, conn Conn) (headResult, *refusal) {
 		}
 	}
 	h.upgrade = upgradeOf(r)
+	if h.method == http.MethodOptions && r.Header.Get("Origin") != "" {
+		h.asks = r.Header.Get("Access-Control-Request-Method")
+	}
 	if place, ok := p.o.Locator.Lookup(h.client); ok {
 		h.country = place.Country
 	}
@@ -117,9 +125,16 @@ func (p *Proxy) peerHead(h headResult, r *http.Request) (headResult, *refusal) {
 	if err != nil {
 		return h, refused(malformed, headerClient+" is not an address")
 	}
-	h.hop, h.client, h.service = hop, client, r.Header.Get(headerService)
+	h.country = r.Header.Get("X-Client-Country") // the first node's word
+	h.hop, h.client, h.service, h.to = hop, client, r.Header.Get(headerService), r.Header.Get(headerTo)
 	h.stay = r.Header.Get(headerStay) != ""
 	h.upgrade = r.Header.Get(headerUpgrade)
+	switch role := r.Header.Get(headerRole); {
+	case role == roleForget:
+		h.role, h.method = role, methodPurge
+	case (role == rolePeer || role == roleShield) && (h.method == http.MethodGet || h.method == http.MethodHead) && h.upgrade == "":
+		h.role = role
+	}
 	if h.upgrade != "" {
 		h.method = http.MethodGet // the channel carries it as a POST, whose body is the client's side of the connection
 	}

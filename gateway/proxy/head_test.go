@@ -184,7 +184,7 @@ func TestPeerHead(t *testing.T) {
 	}{
 		"sound":            {header(), ""},
 		"second hop":       {header(headerHop, "2"), ""},
-		"hop too far":      {header(headerHop, "3"), hopLimit},
+		"hop too far":      {header(headerHop, "5"), hopLimit},
 		"hop 0":            {header(headerHop, "0"), malformed},
 		"hop no number":    {header(headerHop, "x"), malformed},
 		"client no addr":   {header(headerClient, "shop.test"), malformed},
@@ -197,7 +197,7 @@ func TestPeerHead(t *testing.T) {
 		r := &http.Request{Method: http.MethodPost, Host: "shop.test", URL: &url.URL{Path: "/"}, Header: c.h, ProtoMajor: 2}
 		h, no := g.proxy.head(r, Conn{Peer: "us-1", TLS: true, RequestID: testID})
 		if no == nil {
-			_, no = g.proxy.route(h)
+			_, no = g.proxy.route(h, nil)
 		}
 		switch {
 		case no == nil && c.want != "" || no != nil && no.reason != c.want:

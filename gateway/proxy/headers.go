@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/net/http/httpguts"
+
+	"landfall/cache"
 )
 
 // hopByHop are the headers that end at each hop (RFC 9110 section 7.6.1), beside those that Connection names.
@@ -91,9 +93,9 @@ func stripInternal(h http.Header) {
 const headerTargeted = "Landfall-Cache-Control"
 
 // outbound is the request as it goes to an origin of this region or to another region's node, coding being the
-// Accept-Encoding that was negotiated. It carries the context of the request it is made from; the body is the caller's
+// Accept-Encoding that was negotiated. toCache: to another node's cache, which does the rest. It carries the context of the request it is made from; the body is the caller's
 // to set.
-func (x *exchange) outbound(from *http.Request, coding string) *http.Request {
+func (x *exchange) outbound(from *http.Request, coding string, toCache bool) *http.Request {
 	out := from.Clone(from.Context())
 	out.RequestURI = ""
 	out.Trailer = from.Trailer // not a copy: the server fills it in when the body has ended
@@ -115,17 +117,20 @@ func (x *exchange) outbound(from *http.Request, coding string) *http.Request {
 	h.Set("X-Request-Id", x.head.id)
 	if coding != "" {
 		h.Set("Accept-Encoding", coding)
-	} else if x.head.hop == 0 {
+	} else if x.cacheHere() {
 		h.Del("Accept-Encoding")
 	}
 	if h["User-Agent"] == nil {
 		h["User-Agent"] = []string{""} // or net/http would add its own
 	}
-	if x.head.hop == 0 {
+	if x.cacheHere() && !toCache {
 		x.p.o.Compressor.PrepareRequest(h)
 	}
 	return out
 }
+
+// cacheHere tells whether this node's cache stands before the request.
+func (x *exchange) cacheHere() bool { return x.head.hop == 0 || x.head.role != "" }
 
 // setEscapedPath sets a URL's path from its escaped form, which head has checked to unescape. It is not parsed as a
 // reference: a path that begins with // would lose its first segment to the authority.
@@ -196,15 +201,24 @@ func joinList(have []string, add string) string {
 	return strings.Join(have, ", ") + ", " + add
 }
 
-// inbound cleans the headers of an origin's or peer's response for the client.
-func inbound(resp *http.Response) {
+// inbound cleans the headers of an origin's or peer's response for the client. cached: another node's cache answers, which
+// may say what only caches of the fleet say to each other.
+func inbound(resp *http.Response, cached bool) {
 	h := resp.Header
 	stripHopByHop(h)
 	delete(h, "Te")
-	targeted := h[headerTargeted]
+	kept := [...]string{headerTargeted, cache.HeaderKey, cache.HeaderStale}
+	var values [len(kept)][]string
+	for i, name := range kept {
+		if cached || name == headerTargeted {
+			values[i] = h[name]
+		}
+	}
 	stripInternal(h)
-	if targeted != nil {
-		h[headerTargeted] = targeted
+	for i, name := range kept {
+		if values[i] != nil {
+			h[name] = values[i]
+		}
 	}
 	h.Set("Via", joinList(h["Via"], strconv.Itoa(resp.ProtoMajor)+"."+strconv.Itoa(resp.ProtoMinor)+" "+cdnID))
 }

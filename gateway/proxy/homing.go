@@ -98,6 +98,15 @@ func (x *exchange) placeUser(ctx context.Context, user string, read bool) (place
 	return p, nil
 }
 
+// belongs tells whether the request has a place of its own, which the nodes that share this one's cache don't know.
+func (x *exchange) belongs(from *http.Request) bool {
+	if x.match.service.homes == nil {
+		return x.wrote
+	}
+	_, ok := x.sourced(x.match.service.config.Affinity.By, from.Header)
+	return ok || x.wrote
+}
+
 // recentWriter notes that this client has written lately, and takes our cookie out of what origins and the cache see.
 func (x *exchange) recentWriter(h http.Header) {
 	s := x.match.service

@@ -9,7 +9,7 @@ import (
 
 // hashKey is what balance: hash keeps on one origin, of a request on its way there; 0: nothing, any origin will do.
 func (x *exchange) hashKey(h http.Header) uint64 {
-	pool := &x.match.service.config.Pool
+	pool := &x.p.hosts.named[x.target()].config.Pool
 	if pool.Balance != "hash" {
 		return 0
 	}
@@ -32,15 +32,21 @@ func (x *exchange) sourced(by string, h http.Header) (value string, ok bool) {
 		value = h.Get(name)
 		return value, value != ""
 	case "cookie":
-		for _, line := range h["Cookie"] {
-			cookies, err := http.ParseCookie(line)
-			if err != nil {
-				continue
-			}
-			for _, c := range cookies {
-				if c.Name == name && c.Value != "" {
-					return c.Value, true
-				}
+		return cookieOf(h, name)
+	}
+	return "", false
+}
+
+// cookieOf is the value of a cookie that has one.
+func cookieOf(h http.Header, name string) (value string, ok bool) {
+	for _, line := range h["Cookie"] {
+		cookies, err := http.ParseCookie(line)
+		if err != nil {
+			continue
+		}
+		for _, c := range cookies {
+			if c.Name == name && c.Value != "" {
+				return c.Value, true
 			}
 		}
 	}

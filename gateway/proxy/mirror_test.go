@@ -47,9 +47,39 @@ func TestMirror(t *testing.T) {
 		t.Errorf("the origin had %d requests", n)
 	}
 	eventually(t, "the copies arrive, and end", func() bool {
-		return copies.Load() > 0 && len(g.proxy.copies) == 0
+		return copies.Load() > 0 && len(g.proxy.o.Lasting.copies) == 0
 	})
 	if copies.Load() > maxCopies+11 {
 		t.Errorf("%d copies", copies.Load())
+	}
+}
+
+// TestMirrorBody: the copy of a request is what an origin would have got, its body too when that is short; nothing that a
+// client may not say reaches the shadow.
+func TestMirrorBody(t *testing.T) {
+	copies := make(chan string, 4)
+	shadow := origin(t, func(_ http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		copies <- r.Method + " " + r.URL.Path + " " + r.Header.Get("X-Edge") + r.Header.Get("Landfall-Hop") + r.Header.Get("X_Real_IP") + r.Header.Get("X-Hop") + " " + string(b[:min(len(b), 8)])
+	})
+	own := origin(t, func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
+	g := newRig(t, one("    routes: [{match: {path: /*}, rewrite: {strip_prefix: /api}, headers: {request: {set: {X-Edge: yes}}}, mirror: {to: shadow, weight: 100%}}]\n", own)+
+		"  shadow:\n    hosts: [shadow.test]\n    pools: {any: {origins: ["+shadow+"]}}\n", nil)
+	r := g.request("POST", "/api/x", strings.NewReader("the body"), "Landfall-Hop: 1", "X_Real_IP: 1.2.3.4", "Connection: X-Hop", "X-Hop: 1")
+	if resp, _ := read(t, g.send(r)); resp.StatusCode != 200 {
+		t.Fatal(resp.StatusCode)
+	}
+	if got := receive(t, "the copy", copies); got != "POST /x yes the body" {
+		t.Errorf("%q", got)
+	}
+	long := strings.NewReader(strings.Repeat("x", keepBody+1))
+	if resp, _ := read(t, g.send(g.request("POST", "/api/x", long))); resp.StatusCode != 200 {
+		t.Fatal(resp.StatusCode)
+	}
+	eventually(t, "the copy of a long body is skipped", func() bool {
+		return valueOf(t, g.proxy.o.Metrics.mirrored.WithLabelValues("web", "skipped")) == 1
+	})
+	if len(copies) > 0 {
+		t.Error("a body that was not kept was sent:", <-copies)
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"landfall/cache"
 	"landfall/configs"
+	"landfall/gateway/canary"
 	"landfall/gateway/compress"
 	"landfall/gateway/homes"
 	"landfall/gateway/upstream"
@@ -25,6 +26,7 @@ type Conn struct {
 	TLS       bool
 	Peer      string // on the peer listener: the verified name of the node that forwards; empty elsewhere
 	RequestID string // 32 hex digits
+	Sample    bool   // tell Options.Seen of the client
 }
 
 // Locator finds where a client is. A nil *geo.DB is one that finds nothing.
@@ -50,13 +52,18 @@ type Options struct {
 	Homes      map[string]*homes.Directory // by service: where users' data lives; none for services without an affinity
 	Locator    Locator
 	Purger     Purger
+	Purges     Knowledge              // what this node knows of purges; without it caches are not shared
 	HasCert    func(host string) bool // a certificate is held: plain HTTP is redirected
 	BadBody    error                  // what a read of a malformed request body fails with
 	HTTPSPort  string                 // of the HTTPS listener that redirects lead to; empty: no redirects
+	Lasting    *Lasting
 	Logger     *slog.Logger
 	Access     *AccessLog
 	Metrics    *Metrics
 	Now        func() time.Time
+
+	Waits func(service string) *Waits             // counts what requests wait for this region's origins; optional
+	Seen  func(service string, client netip.Addr) // told of the clients of some requests (Conn.Sample); optional
 }
 
 // Proxy serves requests by one configuration. It is safe for concurrent use.
@@ -66,21 +73,30 @@ type Proxy struct {
 	trusted []netip.Prefix
 	self    int // index of this node's region in every snapshot
 
-	buffers sync.Pool     // *[]byte of copySize
-	copies  chan struct{} // held by each mirrored request under way
+	buffers sync.Pool // *[]byte of copySize
+	sharing sharing
 }
 
 // New builds the chain for one configuration.
 func New(o Options) (*Proxy, error) {
-	hosts, err := newHostTable(o.Config, o.Homes)
+	hosts, err := newHostTable(o.Config, o.Lasting, o.Metrics)
 	if err != nil {
 		return nil, err
 	}
-	p := &Proxy{o: o, hosts: hosts, copies: make(chan struct{}, maxCopies)}
+	for name, s := range hosts.named {
+		s.homes = o.Homes[name]
+	}
+	p := &Proxy{o: o, hosts: hosts}
 	for _, t := range o.Config.Listen.TrustedProxies {
 		p.trusted = append(p.trusted, t.Prefix)
 	}
 	p.self = o.Snapshot().Region(o.Region)
+	for name, s := range hosts.named {
+		s.waits = new(Waits)
+		if o.Waits != nil {
+			s.waits = o.Waits(name)
+		}
+	}
 	p.buffers.New = func() any { b := make([]byte, copySize); return &b }
 	return p, nil
 }
@@ -137,11 +153,22 @@ type exchange struct {
 	match routeResult
 	wrote bool // this client has written lately, so it reads from the primary
 
+	// Set by route too: whose pools serve the request, when it is not as the route says, and what of this the cache must
+	// tell apart.
+	to      string
+	side    canary.Side
+	setSide string // the cookie to be given
+	variant string
+
 	// Set by cache, region and pool, for the account.
 	outcome  cache.Outcome
 	received int64                 // bytes of the request's body, and of an upgraded connection's client side
 	trail    atomic.Pointer[trail] // a fill may write it after the request has ended
 	refusal  *refusal
+
+	// Of a copy that waits for the request's body.
+	toMirror *upstream.Pool
+	copied   *http.Request
 }
 
 // run leads the request through the phases up to the first "no".
@@ -150,9 +177,11 @@ func (x *exchange) run() *refusal {
 	if x.head, no = x.p.head(x.in, x.conn); no != nil {
 		return no
 	}
-	if x.match, no = x.p.route(x.head); no != nil {
+	if x.match, no = x.p.route(x.head, x.flagOn); no != nil {
 		return no
 	}
+	x.variant = x.match.variant
+	x.chooseSide()
 	x.debugHeaders()
 	if x.redirected() {
 		return nil
@@ -160,7 +189,12 @@ func (x *exchange) run() *refusal {
 	if no = x.resident(); no != nil {
 		return no
 	}
+	if x.conn.Sample && x.head.hop == 0 && x.p.o.Seen != nil {
+		x.p.o.Seen(x.match.service.name, x.head.client)
+	}
 	switch {
+	case x.head.role == roleForget:
+		return x.forget()
 	case x.head.method == methodPurge:
 		return x.purge()
 	case x.head.method == http.MethodOptions && x.head.path == "*" && x.head.hop == 0:
@@ -179,6 +213,11 @@ func (x *exchange) run() *refusal {
 	}
 	x.mirror()
 	switch {
+	case x.head.role != "":
+		if no = x.reached(); no != nil {
+			return no
+		}
+		return x.serveCached()
 	case x.head.hop > 0:
 		return x.servePeer()
 	case x.head.upgrade != "":

@@ -36,6 +36,8 @@ const (
 	unauthorised     reason = "unauthorised"
 	homeAway         reason = "home_away"
 	homeUnknown      reason = "home_unknown"
+	behind           reason = "behind"
+	overloaded       reason = "overloaded"
 )
 
 // refusal is a "no" of a phase.
@@ -85,6 +87,8 @@ var answers = map[reason]answer{
 
 	rateLimited:  {http.StatusTooManyRequests, "http_request_denied"},
 	unauthorised: {http.StatusUnauthorized, "http_request_denied"},
+	behind:       {http.StatusServiceUnavailable, "destination_unavailable"}, // only nodes see it
+	overloaded:   {http.StatusServiceUnavailable, "connection_limit_reached"},
 
 	// The causes of gateway/upstream.
 	"all_ejected":  {http.StatusServiceUnavailable, "destination_unavailable"},

@@ -24,6 +24,14 @@ type trail struct {
 // fetch runs the region and pool phases for a request of the cache: here where this region's pool is usable, else at the
 // next region's node. Errors are *refusal or *upstream.Error.
 func (x *exchange) fetch(from *http.Request, coding string, body *bodyWatch) (*http.Response, trail, error) {
+	began := x.p.o.Now()
+	resp, tr, err := x.ask(from, coding, body)
+	x.compare(resp, err, x.p.o.Now().Sub(began))
+	return resp, tr, err
+}
+
+// ask serves a request where its data is, when it is about a user's or a write, and else in the best region.
+func (x *exchange) ask(from *http.Request, coding string, body *bodyWatch) (*http.Response, trail, error) {
 	to, no := x.place(from)
 	if no != nil {
 		return nil, trail{}, no
@@ -86,6 +94,9 @@ func untouched(err error, body *bodyWatch) bool {
 
 // target is the service whose pools serve the request.
 func (x *exchange) target() string {
+	if x.to != "" {
+		return x.to
+	}
 	if to := x.match.route.To; to != "" {
 		return to
 	}
@@ -104,7 +115,7 @@ func (x *exchange) repeatable() bool {
 
 // here is the pool phase: an origin of this region.
 func (x *exchange) here(pool *upstream.Pool, from *http.Request, coding string, body *bodyWatch) (*http.Response, trail, error) {
-	out := x.outbound(from, coding)
+	out := x.outbound(from, coding, false)
 	body.attach(out)
 	if x.head.upgrade != "" {
 		out.Header.Set("Connection", "Upgrade")
@@ -113,7 +124,12 @@ func (x *exchange) here(pool *upstream.Pool, from *http.Request, coding string, 
 	x.shapeRequest(out)
 	policy := x.match.policy
 	policy.Key, policy.Client = x.hashKey(out.Header), x.head.client
+	waits, sent := x.match.service.waits, x.p.o.Now()
+	waits.begin()
+	answered := false
+	defer func() { waits.end(x.p.o.Now().Sub(sent), answered) }()
 	resp, at, err := pool.RoundTrip(out, policy)
+	answered = err == nil
 	tr := trail{Region: x.p.o.Region, Origin: at.Origin, Tries: at.Tries}
 	if err != nil {
 		return nil, tr, err
@@ -137,7 +153,7 @@ func (x *exchange) elsewhere(from *http.Request, coding string, body *bodyWatch)
 		return nil, trail{}, err // a reload took the service away while this request was under way
 	}
 	key := routing.ClientKey(x.head.client)
-	var buf [maxRegions]routing.Choice
+	var buf [MaxRegions]routing.Choice
 	d := s.Decide(buf[:0], service, routing.Client{
 		Point: s.Regions[x.p.self].Location, Key: key, Country: routing.CountryOf(x.head.country), Via: x.p.self + 1,
 	})
@@ -188,22 +204,38 @@ const (
 	// maxForwards bounds how many nodes one request is offered to from one node, and nodesPerRegion how many in a region.
 	maxForwards    = 3
 	nodesPerRegion = 2
-	// maxRegions is the room for a decision on the stack; larger fleets allocate.
-	maxRegions = 32
+	// MaxRegions is the room for a decision on the stack; larger fleets allocate.
+	MaxRegions = 32
 )
 
-// forward sends the request to another node over the peer channel.
+// forward sends the request to another node over the peer channel. stay: it is served in that node's region, or refused.
 func (x *exchange) forward(from *http.Request, coding string, body *bodyWatch, node routing.Node, stay bool) (*http.Response, error) {
-	out := x.outbound(from, coding)
+	return x.forwardAs(from, coding, body, node, stay, nil)
+}
+
+// setHop writes what the next node must know of the request.
+func (x *exchange) setHop(h http.Header) {
+	h.Set(headerHop, strconv.Itoa(x.head.hop+1))
+	h.Set(headerService, x.match.service.name)
+	if x.to != "" {
+		h.Set(headerTo, x.to)
+	}
+	h.Set(headerClient, x.head.client.String())
+	h.Set(headerScheme, x.head.scheme)
+}
+
+// forwardAs is forward with more to say; with it the request is for the node's cache.
+func (x *exchange) forwardAs(from *http.Request, coding string, body *bodyWatch, node routing.Node, stay bool, more func(http.Header)) (*http.Response, error) {
+	out := x.outbound(from, coding, more != nil)
 	body.attach(out)
 	out.URL.Scheme, out.URL.Host = "https", node.Name+upstream.PeerDomain
 	h := out.Header
-	h.Set(headerHop, strconv.Itoa(x.head.hop+1))
-	h.Set(headerService, x.match.service.name)
-	h.Set(headerClient, x.head.client.String())
-	h.Set(headerScheme, x.head.scheme)
+	x.setHop(h)
 	if stay {
 		h.Set(headerStay, "1")
+	}
+	if more != nil {
+		more(h)
 	}
 	var toPeer *io.PipeWriter
 	if x.head.upgrade != "" {

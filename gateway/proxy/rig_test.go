@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 	"go.uber.org/goleak"
 
 	"landfall/cache"
@@ -92,7 +93,8 @@ func newRig(t testing.TB, yaml string, edit func(*Options)) *rig {
 		Compressor: compress.New(compress.Options{Algorithms: c.Compression.Algorithms, MinSize: int64(c.Compression.MinSize), Types: c.Compression.Types}),
 		Snapshot:   sync.OnceValue(func() *routing.Snapshot { return allUp(c) }),
 		Locator:    g, Purger: g, HasCert: func(string) bool { return false }, Logger: slog.New(slog.DiscardHandler),
-		Access: NewAccessLog(slog.New(slog.NewJSONHandler(&g.access, nil)), 1), Metrics: NewMetrics(g.reg), Now: time.Now,
+		Lasting: NewLasting(),
+		Access:  NewAccessLog(slog.New(slog.NewJSONHandler(&g.access, nil)), 1), Metrics: NewMetrics(g.reg), Now: time.Now,
 	}
 	if edit != nil {
 		edit(&o)
@@ -109,6 +111,7 @@ func newRig(t testing.TB, yaml string, edit func(*Options)) *rig {
 			t.Cleanup(o.Pools[name].Close)
 		}
 	}
+	t.Cleanup(o.Lasting.Close)
 	if g.proxy, err = New(o); err != nil {
 		t.Fatal(err)
 	}
@@ -368,4 +371,14 @@ func trust(s *httptest.Server) *tls.Config {
 	pool := x509.NewCertPool()
 	pool.AddCert(s.Certificate())
 	return &tls.Config{RootCAs: pool, ServerName: "example.com"}
+}
+
+// valueOf is a counter's or gauge's value.
+func valueOf(t testing.TB, m prometheus.Metric) float64 {
+	t.Helper()
+	var d dto.Metric
+	if err := m.Write(&d); err != nil {
+		t.Fatal(err)
+	}
+	return d.GetCounter().GetValue() + d.GetGauge().GetValue()
 }

@@ -24,6 +24,8 @@ type service struct {
 
 	homes   *homes.Directory // nil without an affinity
 	writers writers
+	door    door
+	waits   *Waits
 }
 
 // plan is what a route means for its requests, worked out once.
@@ -34,6 +36,8 @@ type plan struct {
 	gate     *gatekeeper
 	key      *cache.KeyPolicy
 	negative map[int]time.Duration
+	canary   *canaryPlan
+	variant  string // in the cache's key: who has the flag must not get what others do
 }
 
 // routeResult is what the route phase found.
@@ -50,10 +54,10 @@ type hostTable struct {
 	named  map[string]*service
 }
 
-func newHostTable(c *configs.Config, directories map[string]*homes.Directory) (hostTable, error) {
+func newHostTable(c *configs.Config, l *Lasting, m *Metrics) (hostTable, error) {
 	t := hostTable{exact: map[string]*service{}, suffix: map[string]*service{}, named: map[string]*service{}}
 	for _, name := range ServiceNames(c) {
-		s := &service{name: name, config: c.Services[name], homes: directories[name]}
+		s := &service{name: name, config: c.Services[name]}
 		t.named[name] = s
 		for i := range s.config.Routes {
 			r := &s.config.Routes[i]
@@ -63,6 +67,7 @@ func newHostTable(c *configs.Config, directories map[string]*homes.Directory) (h
 			}
 			s.plans = append(s.plans, plan{
 				route: r, policy: policy, meter: new(meter), gate: newGatekeeper(r), key: keyPolicy(r.Cache), negative: negativeTTLs(r.Cache),
+				canary: l.canaryPlan(name, r.Canary, m), variant: flagVariant(r.Match.Flag),
 			})
 		}
 		for _, h := range s.config.Hosts {
@@ -106,8 +111,16 @@ func (t *hostTable) find(host string) *service {
 	return t.any
 }
 
-// route is the second phase: the service by host, then the first route that matches.
-func (p *Proxy) route(h headResult) (routeResult, *refusal) {
+func flagVariant(flag string) string {
+	if flag == "" {
+		return ""
+	}
+	return "=flag " + flag
+}
+
+// route is the second phase: the service by host, then the first route that matches. on tells which flags are on for the
+// request.
+func (p *Proxy) route(h headResult, on func(flag string) bool) (routeResult, *refusal) {
 	s := p.hosts.find(h.host)
 	if h.hop > 0 {
 		s = p.hosts.named[h.service] // the first node matched the host; during a rollout the two may differ
@@ -121,10 +134,10 @@ func (p *Proxy) route(h headResult) (routeResult, *refusal) {
 	allow := map[string]bool{}
 	for i := range s.config.Routes {
 		r := &s.config.Routes[i]
-		if !matchPath(r.Match.Path, h.path) {
+		if !matchPath(r.Match.Path, h.path) || r.Match.Flag != "" && !on(r.Match.Flag) {
 			continue
 		}
-		if len(r.Match.Methods) == 0 || slices.Contains(r.Match.Methods, h.method) || h.method == methodPurge {
+		if takesMethod(r, h) {
 			return routeResult{service: s, plan: s.plans[i]}, nil
 		}
 		for _, m := range r.Match.Methods {
@@ -140,6 +153,13 @@ func (p *Proxy) route(h headResult) (routeResult, *refusal) {
 		return routeResult{service: s}, no
 	}
 	return routeResult{service: s}, refused(noRoute, "no route matches this path")
+}
+
+// takesMethod tells whether a route takes the request's method. A preflight is about another one (Fetch standard, section
+// 3.2.2), and belongs to the route that this will take.
+func takesMethod(r *configs.Route, h headResult) bool {
+	return len(r.Match.Methods) == 0 || slices.Contains(r.Match.Methods, h.method) || h.method == methodPurge ||
+		r.CORS != nil && h.asks != "" && slices.Contains(r.Match.Methods, h.asks)
 }
 
 // matchPath matches an exact path, or a prefix that ends in /*: /api/* matches /api/ and all below it, but not /api.
@@ -159,13 +179,17 @@ func (p *Proxy) ServiceOf(host string) (name string, ok bool) {
 	return s.name, true
 }
 
-// RouteOf is the index of the route that a method and a normalised path take in a service.
+// RouteOf is the index of the route that a method and a normalised path take in a service, for clients whom only flags are
+// on for that are on for all.
 func (p *Proxy) RouteOf(service, method, path string) (index int, ok bool) {
 	s := p.hosts.named[service]
 	if s == nil {
 		return 0, false
 	}
 	for i, r := range s.config.Routes {
+		if r.Match.Flag != "" && p.o.Lasting.FlagWeight(p.o.Config, r.Match.Flag) < 1 {
+			continue
+		}
 		if matchPath(r.Match.Path, path) && (len(r.Match.Methods) == 0 || slices.Contains(r.Match.Methods, method)) {
 			return i, true
 		}

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"landfall/configs"
 )
 
@@ -28,7 +30,7 @@ func TestHostTable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	table, err := newHostTable(c, nil)
+	table, err := newHostTable(c, NewLasting(), NewMetrics(prometheus.NewRegistry()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +78,7 @@ func TestRoute(t *testing.T) {
 		{"GET", "/Static/app.css", "no_route"},
 		{"GET", "/", "no_route"},
 	} {
-		m, no := g.proxy.route(headResult{method: c.method, host: "other.test", path: c.path})
+		m, no := g.proxy.route(headResult{method: c.method, host: "other.test", path: c.path}, nil)
 		got := ""
 		if no != nil {
 			got = strings.TrimSpace(string(no.reason) + " " + strings.Join(no.allow, ", "))

@@ -27,22 +27,26 @@ func (x *exchange) serveCached() *refusal {
 		in.Header.Set("Accept-Encoding", coding)
 	}
 	body := watchBody(in)
-	defer func() { x.received += body.finish(x.hangUp) }()
+	defer func() {
+		x.received += body.finish(x.hangUp)
+		x.mirrorBody(body)
+	}()
 	hints := x.w.hints()
 	defer hints.stop()
 	fetch := func(ctx context.Context, r *http.Request) (*http.Response, error) {
 		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{Got1xxResponse: hints.forward})
-		resp, tr, err := x.fetch(r.WithContext(ctx), coding, body)
+		resp, tr, err := x.fetchShared(r.WithContext(ctx), coding, body)
 		x.trail.Store(&tr)
 		if err != nil {
 			return nil, err
 		}
-		inbound(resp)
+		asking := cache.AskingOf(ctx)
+		inbound(resp, asking != nil && asking.Detail != "")
 		return x.p.o.Compressor.Response(resp, coding), nil
 	}
 	view := cache.Request{
 		Service: x.match.service.name, Method: in.Method, Scheme: x.head.scheme, Host: x.head.authority,
-		Path: x.head.path, RawQuery: x.head.query, Header: in.Header, Policy: x.match.key,
+		Path: x.head.path, RawQuery: x.head.query, Header: in.Header, Policy: x.match.key, Variant: x.variant,
 	}
 	x.outcome = x.p.o.Cache.Serve(x.w, in, view, x.cachePolicy(), fetch)
 	if x.outcome.Err != nil {
@@ -56,7 +60,12 @@ func (x *exchange) serveCached() *refusal {
 
 func (x *exchange) cachePolicy() cache.Policy {
 	c := x.match.route.Cache
+	var invalidated func(path, query string)
+	if x.head.hop == 0 {
+		invalidated = x.invalidated
+	}
 	return cache.Policy{
+		Peer: x.head.role != "", Invalidated: invalidated,
 		Off: c.Off || x.wrote, TTL: std(c.TTL), StaleWhileRevalidate: std(c.StaleWhileRevalidate), StaleIfError: std(c.StaleIfError),
 		Negative: x.match.negative, Jitter: float64(c.Jitter), RefreshAhead: float64(c.RefreshAhead),
 	}
@@ -78,7 +87,7 @@ func (x *exchange) servePeer() *refusal {
 	if err != nil {
 		return x.p.refusalFor(err)
 	}
-	inbound(resp)
+	inbound(resp, false)
 	x.stream(resp)
 	return nil
 }

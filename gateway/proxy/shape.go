@@ -28,6 +28,10 @@ func (x *exchange) answeredHere() bool {
 		x.w.WriteHeader(r.Redirect.Status)
 	case r.Respond != nil:
 		h := x.w.Header()
+		if empty := r.Respond.Status == http.StatusNoContent || r.Respond.Status == http.StatusNotModified; empty {
+			x.w.WriteHeader(r.Respond.Status) // RFC 9110 section 8.6: no Content-Length on a 204
+			return true
+		}
 		h.Set("Content-Type", r.Respond.ContentType)
 		h.Set("Content-Length", strconv.Itoa(len(r.Respond.Body)))
 		x.w.WriteHeader(r.Respond.Status)
@@ -49,8 +53,7 @@ func withMark(query string) string {
 
 // preflight answers a CORS preflight (Fetch standard, section 3.2.2).
 func (x *exchange) preflight(c *configs.CORS) bool {
-	asked := x.in.Header.Get("Access-Control-Request-Method")
-	if x.head.method != http.MethodOptions || asked == "" || x.in.Header.Get("Origin") == "" {
+	if x.head.asks == "" {
 		return false
 	}
 	h := x.w.Header()
@@ -88,6 +91,7 @@ func (x *exchange) shapeResponse(h http.Header) {
 	if r == nil || x.head.hop > 0 {
 		return
 	}
+	x.giveSide(h)
 	if c := r.CORS; c != nil {
 		for _, name := range []string{"Access-Control-Allow-Origin", "Access-Control-Allow-Credentials", "Access-Control-Expose-Headers"} {
 			h.Del(name)

@@ -21,7 +21,7 @@ func (x *exchange) serveUpgrade() *refusal {
 		return x.p.refusalFor(err)
 	}
 	if resp.StatusCode != http.StatusSwitchingProtocols {
-		inbound(resp)
+		inbound(resp, false)
 		x.stream(resp)
 		return nil
 	}
@@ -32,7 +32,7 @@ func (x *exchange) serveUpgrade() *refusal {
 	}
 	defer origin.Close()
 	upgrade := resp.Header.Get("Upgrade")
-	inbound(resp)
+	inbound(resp, false)
 	h := x.w.Header()
 	for name, values := range resp.Header {
 		h[name] = values
@@ -123,12 +123,12 @@ func (x *exchange) serveTunnel() *refusal {
 	}
 	origin, ok := resp.Body.(io.ReadWriteCloser)
 	if resp.StatusCode != http.StatusSwitchingProtocols || !ok {
-		inbound(resp)
+		inbound(resp, false)
 		x.stream(resp)
 		return nil
 	}
 	upgrade := resp.Header.Get("Upgrade")
-	inbound(resp)
+	inbound(resp, false)
 	h := x.w.Header()
 	for name, values := range resp.Header {
 		h[name] = values

@@ -2,6 +2,7 @@ package dns
 
 import (
 	"net/netip"
+	"time"
 
 	mdns "github.com/miekg/dns"
 )
@@ -21,7 +22,8 @@ type Answer struct {
 	Addrs  []netip.Addr // in the order of preference; those of the other family are skipped
 	Region string       // the region that was chosen, for the metric
 	Scope  uint8        // bits of the client's address that the answer depends on; 0: the same for everyone
-	TTL    uint32       // seconds; 0: the zone's
+	// Calm is how long the host's answers have stayed what they are; the TTL follows it, see TTL.
+	Calm time.Duration
 }
 
 // maxChain bounds the aliases that are followed within our zones.
@@ -231,10 +233,7 @@ func (l *look) steered(n *name, z *zone, e *entry, at int) {
 	// Other types ask too: whether a name exists must not depend on the type.
 	ans, who := l.resolve(n, e, v6, l.cfg.answers)
 	if ans.Known {
-		st := set{owner: n, zone: z, rtype: q.qtype, ttl: z.ttl}
-		if ans.TTL > 0 {
-			st.ttl = ans.TTL
-		}
+		st := set{owner: n, zone: z, rtype: q.qtype, ttl: z.ttlAfter(ans.Calm)}
 		switch {
 		case v6 || q.qtype == mdns.TypeA:
 			st.addrs = ofFamily(ans.Addrs, v6, l.cfg.answers)

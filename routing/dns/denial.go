@@ -23,6 +23,10 @@ func (l *look) types(n *name, z *zone, e *entry) []uint16 {
 		for i := range e.sets {
 			out = append(out, e.sets[i].rtype)
 		}
+		// An alias has nothing else, and a delegation no addresses of ours, even where Steer has the host.
+		if e.set(mdns.TypeCNAME) != nil || e != &z.top && e.set(mdns.TypeNS) != nil {
+			return out
+		}
 	}
 	if e != nil && e.nameserver >= 0 {
 		for t, v6 := range map[uint16]bool{mdns.TypeA: false, mdns.TypeAAAA: true} {

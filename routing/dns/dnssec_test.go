@@ -107,6 +107,9 @@ func TestSignedAnswers(t *testing.T) {
 		{"A _tcp.rich.test.", 0, "RRSIG NSEC"},
 		{"MX one.wild.rich.test.", 0, "A TXT RRSIG NSEC"},
 		{"MX alias.rich.test.", 0, "A AAAA RRSIG NSEC HTTPS"},
+		{"NSEC alias.rich.test.", 0, "CNAME RRSIG NSEC"},
+		{"NSEC taken.rich.test.", 0, "CNAME RRSIG NSEC"},
+		{"DS cut.rich.test.", 0, "NS RRSIG NSEC"},
 		{"A nothing.rich.test.", 0, "RRSIG NSEC NXNAME"},
 		{"A dead.rich.test.", 0, "RRSIG NSEC NXNAME"},
 		{"HTTPS ns1.rich.test.", 0, "A AAAA RRSIG NSEC"},
@@ -208,6 +211,100 @@ func TestRollover(t *testing.T) {
 	if _, err := LoadKeys(t.TempDir(), "rich.test", signTime); err == nil || !strings.Contains(err.Error(), "dnssec-keygen") {
 		t.Errorf("an empty folder: %v", err)
 	}
+}
+
+// TestRolloverChain rolls the one key of a zone by publish-then-sign with a parent that follows CDS, and holds that a
+// resolver never loses the chain: whatever it may still have in its cache (the parent's DS and the zone's keys, each up to
+// a TTL old) proves the keys and the answers of now.
+func TestRolloverChain(t *testing.T) {
+	dir := t.TempDir()
+	stamp := func(d time.Duration) string { return signTime.Add(d).Format("20060102150405") }
+	const hour = time.Hour
+	// Both sign the keys from the new one's publication to the old one's end; the parent is told in between.
+	writeKey(t, dir, "rich.test.", 257, "SyncDelete: "+stamp(30*hour)+"\nInactive: "+stamp(48*hour)+"\nDelete: "+stamp(72*hour)+"\n")
+	writeKey(t, dir, "rich.test.", 257, "Publish: "+stamp(24*hour)+"\nActivate: "+stamp(27*hour)+"\nSyncPublish: "+stamp(30*hour)+"\n")
+	keys, err := LoadKeys(dir, "rich.test", signTime)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := signTime
+	o := richOptions(t)
+	o.Zones[0].Keys = keys
+	o.Now = func() time.Time { return now }
+	s := mustNew(t, o)
+	ask := func(at time.Duration, qtype uint16) *mdns.Msg {
+		now = signTime.Add(at)
+		name := "rich.test."
+		if qtype == mdns.TypeA {
+			name = "www.rich.test."
+		}
+		return askServer(t, s, name, qtype, true, false)
+	}
+	const parentLag = 12 * hour // the parent looks for CDS twice a day
+	seen := map[uint16]bool{}
+	for at := parentLag + hour; at < 96*hour; at += hour / 2 {
+		for _, ds := range []time.Duration{at - parentLag, at} { // what the parent may have heard last
+			cds := ask(ds, mdns.TypeCDS)
+			keyMsg := ask(at, mdns.TypeDNSKEY)
+			if !provenBy(cds.Answer, keyMsg) {
+				t.Fatalf("after %s: no DS of %s proves the keys", at, ds)
+			}
+		}
+		for _, cached := range []time.Duration{at - keyTTL*time.Second, at} {
+			var have []mdns.RR
+			for _, rr := range ask(cached, mdns.TypeDNSKEY).Answer {
+				if k, ok := rr.(*mdns.DNSKEY); ok {
+					have = append(have, k)
+					seen[k.KeyTag()] = true
+				}
+			}
+			if !signedByOne(ask(at, mdns.TypeA), have) {
+				t.Fatalf("after %s: the keys of %s prove no answer", at, cached)
+			}
+		}
+	}
+	if last := ask(96*hour, mdns.TypeCDNSKEY); len(seen) != 2 || len(last.Answer) != 2 { // one key and its signature
+		t.Errorf("%d keys were seen; at the end: %v", len(seen), last.Answer)
+	}
+	if now = signTime.Add(31 * hour); len(DS("rich.test", keys, now)) != 1 {
+		t.Errorf("DS records: %v", DS("rich.test", keys, now))
+	}
+}
+
+// provenBy tells whether a signature of the key set is by a key that the CDS records name.
+func provenBy(cds []mdns.RR, keyMsg *mdns.Msg) bool {
+	var named []mdns.RR
+	for _, rr := range keyMsg.Answer {
+		k, ok := rr.(*mdns.DNSKEY)
+		if ok && slices.ContainsFunc(cds, func(rr mdns.RR) bool {
+			c, ok := rr.(*mdns.CDS)
+			return ok && strings.EqualFold(k.ToDS(c.DigestType).Digest, c.Digest)
+		}) {
+			named = append(named, k)
+		}
+	}
+	return signedByOne(keyMsg, named)
+}
+
+// signedByOne tells whether one of the keys has made a good signature of an answer of one set.
+func signedByOne(m *mdns.Msg, keys []mdns.RR) bool {
+	var set []mdns.RR
+	var sigs []*mdns.RRSIG
+	for _, rr := range m.Answer {
+		if sig, ok := rr.(*mdns.RRSIG); ok {
+			sigs = append(sigs, sig)
+		} else {
+			set = append(set, rr)
+		}
+	}
+	for _, sig := range sigs {
+		for _, k := range keys {
+			if k := k.(*mdns.DNSKEY); k.KeyTag() == sig.KeyTag && sig.Verify(k, set) == nil {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // TestNextName holds the name right behind another (RFC 4471), at the bounds of its length too.

@@ -22,6 +22,8 @@
 //
 // Names outside every zone are REFUSED. Zones may nest; the longest one that contains a name answers.
 //
+// The TTL of a steered answer lies between the zone's two: short while something is changing, longer when calm; see TTL.
+//
 // # What it takes part in
 //
 //	RFC 1034, 1035   A, AAAA, NS, SOA; compression; TCP
@@ -38,7 +40,8 @@
 //	RFC 7344         CDS and CDNSKEY of the keys that sign
 //	RFC 7873, 9018   cookies: who shows one is spared the response rate
 //	RFC 5001         NSID: the node's name
-//	RFC 5936         AXFR of the fixed records to listed secondaries, without steered names and signatures
+//	RFC 5936         AXFR of the fixed records to listed secondaries, without steered names and signatures; IXFR gets
+//	                 the same (RFC 1995 §4)
 //	RFC 9460         HTTPS records
 //
 // There is no NOTIFY and no UPDATE: the zones come from the config and every node has them.

@@ -25,6 +25,8 @@ type Key struct {
 
 	// When it is in the DNSKEY set, and when it signs; zero: no bound on that side.
 	publish, activate, inactive, remove time.Time
+	// When the parent is asked to have a DS record of it (RFC 7344); zero: while it signs.
+	syncPublish, syncDelete time.Time
 }
 
 // Tag is the key's tag, as it stands in file names and DS records.
@@ -37,6 +39,18 @@ func (k *Key) published(now time.Time) bool {
 // active tells whether the key signs. A key that nobody can know of does not.
 func (k *Key) active(now time.Time) bool {
 	return k.published(now) && !now.Before(k.activate) && (k.inactive.IsZero() || now.Before(k.inactive))
+}
+
+// delegated tells whether the parent should have the key's DS record. A new key's has to be there before the old one's
+// signatures go, so whoever rolls without a time in which both sign says so by SyncPublish and SyncDelete.
+func (k *Key) delegated(now time.Time) bool {
+	if !k.sep || !k.published(now) || !k.syncDelete.IsZero() && !now.Before(k.syncDelete) {
+		return false
+	}
+	if k.syncPublish.IsZero() {
+		return k.active(now)
+	}
+	return !now.Before(k.syncPublish)
 }
 
 // maxKeys bounds a zone's keys: a DNSKEY set that does not fit a UDP answer costs every resolver a connection.
@@ -128,7 +142,10 @@ func record4034(key *mdns.DNSKEY) ([]byte, error) {
 func (k *Key) times(text string) error {
 	for line := range strings.Lines(text) {
 		name, value, _ := strings.Cut(strings.TrimSpace(line), ": ")
-		at := map[string]*time.Time{"Publish": &k.publish, "Activate": &k.activate, "Inactive": &k.inactive, "Delete": &k.remove}[name]
+		at := map[string]*time.Time{
+			"Publish": &k.publish, "Activate": &k.activate, "Inactive": &k.inactive, "Delete": &k.remove,
+			"SyncPublish": &k.syncPublish, "SyncDelete": &k.syncDelete,
+		}[name]
 		if at == nil {
 			continue
 		}
@@ -142,13 +159,13 @@ func (k *Key) times(text string) error {
 }
 
 // keySet is a set of the apex that is made of the keys: DNSKEY, CDS or CDNSKEY (RFC 7344), or nil when there is none. The
-// last two name the keys that sign the DNSKEY set now, which is what the parent's DS records should point at.
+// last two name the keys that the parent's DS records should point at.
 func (z *zone) keySet(rtype uint16, now time.Time) *rrset {
 	s := &rrset{rtype: rtype, ttl: keyTTL}
 	for _, k := range z.keys {
 		data := k.data
 		switch {
-		case rtype == mdns.TypeDNSKEY && !k.published(now), rtype != mdns.TypeDNSKEY && !(k.sep && k.active(now)):
+		case rtype == mdns.TypeDNSKEY && !k.published(now), rtype != mdns.TypeDNSKEY && !k.delegated(now):
 			continue
 		case rtype == mdns.TypeCDS:
 			digest := sha256.Sum256(append(append([]byte(nil), z.apex.bytes()...), k.data...))
@@ -170,7 +187,7 @@ const keyTTL = 3600
 func DS(zone string, keys []*Key, now time.Time) []string {
 	var out []string
 	for _, k := range keys {
-		if !k.sep || !k.active(now) {
+		if !k.delegated(now) {
 			continue
 		}
 		apex, err := parseName(zone)

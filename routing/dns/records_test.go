@@ -26,6 +26,7 @@ var richRecords = []string{
 	"dead CNAME nothing", "*.wild TXT \"any\"", "*.wild A 192.0.2.8", "deep.er.wild TXT \"not any\"", "*.walias CNAME host",
 	"child NS ns.child", "child NS ns.example.net.", "child DS 4711 13 2 AABBCCDDEEFF00112233445566778899AABBCCDDEEFF00112233445566778899",
 	"ns.child A 192.0.2.9", "plain NS ns.example.net.", "odd TYPE65280 \\# 3 010203",
+	"taken CNAME host", "cut NS ns.example.net.", // services have these too: the records win
 }
 
 func richZone(t testing.TB) Zone {
@@ -44,7 +45,7 @@ func richOptions(t testing.TB) Options {
 	o.Zones = []Zone{richZone(t)}
 	o.Answers = 2
 	o.NSID = "node-1"
-	o.Steer = newFleet("www.rich.test", "rich.test", "*.svc.rich.test", "v4only.rich.test")
+	o.Steer = newFleet("www.rich.test", "rich.test", "*.svc.rich.test", "v4only.rich.test", "taken.rich.test", "cut.rich.test")
 	return o
 }
 
@@ -107,7 +108,10 @@ func TestTransfer(t *testing.T) {
 	go func() { done <- s.Serve(ctx, udp, tcp) }()
 	defer func() { cancel(); <-done }()
 
-	got := transfer(t, tcp.Addr(), "rich.test.")
+	got := transfer(t, tcp.Addr(), new(mdns.Msg).SetAxfr("rich.test."))
+	if ixfr := transfer(t, tcp.Addr(), new(mdns.Msg).SetIxfr("rich.test.", 41, "ns1.rich.test.", "hostmaster.rich.test.")); len(ixfr) != len(got) {
+		t.Errorf("IXFR has %d records, AXFR %d", len(ixfr), len(got))
+	}
 	if len(got) < len(richRecords)+4 || got[0].Header().Rrtype != mdns.TypeSOA || got[len(got)-1].Header().Rrtype != mdns.TypeSOA {
 		t.Fatalf("%d records, first %v", len(got), got[0])
 	}
@@ -121,14 +125,14 @@ func TestTransfer(t *testing.T) {
 	if err := s.SetConfig([]Zone{z}, 2); err != nil {
 		t.Fatal(err)
 	}
-	if got := transfer(t, tcp.Addr(), "rich.test."); got != nil {
+	if got := transfer(t, tcp.Addr(), new(mdns.Msg).SetAxfr("rich.test.")); got != nil {
 		t.Error("sent to somebody who is not listed")
 	}
 }
 
-func transfer(t *testing.T, addr net.Addr, zone string) []mdns.RR {
+func transfer(t *testing.T, addr net.Addr, query *mdns.Msg) []mdns.RR {
 	t.Helper()
-	in, err := new(mdns.Transfer).In(new(mdns.Msg).SetAxfr(zone), addr.String())
+	in, err := new(mdns.Transfer).In(query, addr.String())
 	if err != nil {
 		t.Fatal(err)
 	}

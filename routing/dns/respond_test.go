@@ -194,6 +194,8 @@ func TestNewRefuses(t *testing.T) {
 		{with(func(z *Zone) { z.Name = "a..b" }), 0, "no domain name"},
 		{with(func(z *Zone) { z.Name = "a b.test" }), 0, "letters, digits"},
 		{with(func(z *Zone) { z.Name = strings.Repeat("a", 64) + ".test" }), 0, "1 to 63 bytes"},
+		{with(func(z *Zone) { z.MinTTL = time.Minute }), 0, "min_ttl is 1m0s, more than the ttl of 20s"},
+		{with(func(z *Zone) { z.MinTTL = time.Millisecond }), 0, "min_ttl: 1ms"},
 		{with(func(z *Zone) { z.TTL = 999 * time.Millisecond }), 0, "ttl: 999ms"},
 		{with(func(z *Zone) { z.NegativeTTL = 1 << 62 }), 0, "negative_ttl"},
 		{with(func(z *Zone) { z.Nameservers = nil }), 0, "0 nameservers"},

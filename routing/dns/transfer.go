@@ -15,10 +15,10 @@ import (
 const transferSize = 16 << 10
 
 // transferOf tells whether msg asks for a transfer that from may have (RFC 5936 §2.1), and of which zone. Any other
-// query, and any other client's, is for Respond.
+// query, and any other client's, is for Respond. Who asks for what changed gets everything (RFC 1995 §4).
 func (s *Server) transferOf(q *query, msg []byte, from netip.Addr) *zone {
 	if len(msg) < headerSize || binary.BigEndian.Uint16(msg[2:])&flagQR != 0 || q.parse(msg) != mdns.RcodeSuccess ||
-		q.qtype != mdns.TypeAXFR || q.qclass != mdns.ClassINET {
+		q.qtype != mdns.TypeAXFR && q.qtype != mdns.TypeIXFR || q.qclass != mdns.ClassINET {
 		return nil
 	}
 	z, at := s.config.Load().find(&q.name, 0)

@@ -24,7 +24,8 @@ const (
 // Zone is a zone that this fleet is authoritative for.
 type Zone struct {
 	Name        string        // with or without a final dot; not the root
-	TTL         time.Duration // of all positive answers, at least 1s; whole seconds count
+	TTL         time.Duration // of all positive answers, at most where they are steered; at least 1s; whole seconds count
+	MinTTL      time.Duration // of steered answers while something is changing, 1s to TTL; whole seconds count. 0: TTL
 	NegativeTTL time.Duration // of negative answers (RFC 2308), at least 1s; whole seconds count
 	Nameservers []string      // 1 to 13, relative to the zone or absolute with a final dot
 	Contact     string        // mail address for the SOA record; "hostmaster" when empty
@@ -52,6 +53,7 @@ type zone struct {
 	label       string // the name for people and metrics, no final dot
 	apex        name
 	ttl, negTTL uint32 // seconds
+	minTTL      uint32 // seconds
 	nameservers []name
 	mailbox     name
 	ns          rrset
@@ -211,6 +213,15 @@ func compileZone(cfg *Zone) (*zone, error) {
 	}
 	if z.ttl, err = seconds(cfg.TTL); err != nil {
 		return nil, fmt.Errorf("ttl: %w", err)
+	}
+	z.minTTL = z.ttl
+	if cfg.MinTTL != 0 {
+		if z.minTTL, err = seconds(cfg.MinTTL); err != nil {
+			return nil, fmt.Errorf("min_ttl: %w", err)
+		}
+	}
+	if z.minTTL > z.ttl {
+		return nil, fmt.Errorf("min_ttl is %s, more than the ttl of %s", cfg.MinTTL, cfg.TTL)
 	}
 	if z.negTTL, err = seconds(cfg.NegativeTTL); err != nil {
 		return nil, fmt.Errorf("negative_ttl: %w", err)

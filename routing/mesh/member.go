@@ -34,6 +34,7 @@ type Member struct {
 	LastSeen           time.Time                // when it was last heard, or heard of
 	Report             json.RawMessage          // what it published; nil when older than ReportTTL. Don't modify
 	ReportAt           time.Time                // how recent the report is, by this node's clock
+	Sights             json.RawMessage          // what it published by PublishSights; nil as Report is. Don't modify
 	Linked             bool                     // Reachable is this node's own word, not its watchers'
 	Watches            []string                 // the nodes that it has links with; empty: not known
 	Unreachable        []string                 // those of them that it can't reach. Don't modify
@@ -257,6 +258,8 @@ func (mb *member) view(now time.Time) Member {
 		}
 		if out.Report = mb.report; out.Report == nil {
 			out.ReportAt = time.Time{}
+		} else if body := mb.sections[sectionSights]; len(body) > 0 {
+			out.Sights = body
 		}
 	}
 	return out

@@ -216,6 +216,21 @@ func (m *Mesh) Publish(report json.RawMessage) {
 	m.step(func(c *core, now instant) *effects { return c.publish(now, b.Bytes()) })
 }
 
+// PublishSights replaces what this node tells of what it sees elsewhere: JSON of at most MaxReport bytes, nil for nothing.
+// It travels apart from the report, since the one is large and changes rarely and the other is small and changes often, and
+// it counts for as long as the report is renewed.
+func (m *Mesh) PublishSights(sights json.RawMessage) error {
+	if len(sights) > MaxReport {
+		return fmt.Errorf("mesh: %d bytes of sights are more than %d", len(sights), MaxReport)
+	}
+	m.step(func(c *core, now instant) *effects {
+		c.begin()
+		c.say(now, section{sectionSights, bytes.Clone(sights)})
+		return &c.out
+	})
+	return nil
+}
+
 // Members is everyone known, this node included, sorted by name. A copy, but for what is marked as not to be modified.
 func (m *Mesh) Members() []Member {
 	now := m.instant()
@@ -242,6 +257,9 @@ func (m *Mesh) selfView(now time.Time) Member {
 	}
 	if body := self.sections[sectionReport]; len(body) > 0 && now.Sub(self.renewed) <= ReportTTL {
 		out.Report, out.ReportAt = body, self.renewed
+		if sights := self.sections[sectionSights]; len(sights) > 0 {
+			out.Sights = sights
+		}
 	}
 	return out
 }

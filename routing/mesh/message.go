@@ -86,6 +86,8 @@ const (
 	sectionUnreachable = 3 // names
 	sectionWatches     = 4 // names
 	sectionRTT         = 5 // round trips to the regions
+
+	sectionSights = 16 // JSON; empty: withdrawn
 )
 
 // need asks for the whole words of the named nodes.

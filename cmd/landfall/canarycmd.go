@@ -1,0 +1,105 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"landfall/gateway/admin"
+)
+
+func canaryCommand() *cobra.Command {
+	c := &cobra.Command{Use: "canary", Short: "Canaries: how they fare, and how many clients they serve"}
+	c.AddCommand(
+		canaryListCommand(),
+		canaryChange("set SERVICE TO WEIGHT", "Set how many of the clients a canary serves, such as 25%", 3, func(args []string) (*admin.CanarySpec, error) {
+			weight, err := parsePercent(args[2])
+			return &admin.CanarySpec{Weight: weight}, err
+		}),
+		canaryChange("promote SERVICE TO", "Let a canary serve all clients", 2, func([]string) (*admin.CanarySpec, error) {
+			return &admin.CanarySpec{Weight: 100}, nil
+		}),
+		canaryChange("rollback SERVICE TO", "Take a canary back: nobody goes there any more", 2, func([]string) (*admin.CanarySpec, error) {
+			return &admin.CanarySpec{Stopped: true}, nil
+		}),
+		canaryChange("reset SERVICE TO", "Let the config hold again, also after a rollback", 2, func([]string) (*admin.CanarySpec, error) { return nil, nil }),
+	)
+	return c
+}
+
+func canaryChange(use, short string, args int, specOf func(args []string) (*admin.CanarySpec, error)) *cobra.Command {
+	var n nodeFlags
+	var reason string
+	c := &cobra.Command{
+		Use: use, Short: short, Args: cobra.ExactArgs(args),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			spec, err := specOf(args)
+			if err != nil {
+				return err
+			}
+			if spec != nil {
+				spec.Reason = reason
+			}
+			api, err := n.client()
+			if err != nil {
+				return err
+			}
+			defer api.Close()
+			res, err := api.SetCanary(cmd.Context(), args[0], args[1], spec, 0)
+			if err != nil {
+				return err
+			}
+			return n.output.show(cmd.OutOrStdout(), res, func(w io.Writer) error {
+				_, err := fmt.Fprintf(w, "canary %s of %s: %s\n", res.Canary.To, res.Canary.Service, canaryState(res.Canary))
+				return orErr(err, printKnown(w, res.Applied, res.Missing))
+			})
+		},
+	}
+	n.add(c)
+	c.Flags().StringVar(&reason, "reason", "", "why, for the others")
+	return c
+}
+
+func canaryState(c admin.Canary) string {
+	if c.State == "stopped" {
+		return "taken back"
+	}
+	return "serves " + showPercent(c.Weight) + " of the clients"
+}
+
+func canaryListCommand() *cobra.Command {
+	var n nodeFlags
+	c := &cobra.Command{
+		Use: "list", Short: "List the canaries beside their stable sides, as the node that is asked sees them", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			api, err := n.client()
+			if err != nil {
+				return err
+			}
+			defer api.Close()
+			canaries, err := api.Canaries(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return n.output.show(cmd.OutOrStdout(), admin.List[admin.Canary](canaries), func(w io.Writer) error { return printCanaries(w, canaries) })
+		},
+	}
+	n.add(c)
+	return c
+}
+
+func printCanaries(w io.Writer, canaries []admin.Canary) error {
+	rows := [][]string{{"SERVICE", "SIDE", "STATE", "REQUESTS", "FAILED", "P99", "WINDOW", "WHY"}}
+	for _, c := range canaries {
+		why := c.Reason
+		if c.SetBy != "" {
+			why = "by " + c.SetBy + paren(c.Reason)
+		}
+		side := func(name, state string, s admin.CanarySide, why string) []string {
+			return []string{c.Service, name, state, fmt.Sprint(s.Requests), fmt.Sprint(s.Failed), fmt.Sprintf("%.1f ms", s.P99), c.Window.String(), why}
+		}
+		rows = append(rows, side("stable", "", c.Stable, ""), side(c.To, canaryState(c), c.Canary, why))
+	}
+	return table(w, rows...)
+}

@@ -1,0 +1,27 @@
+package configs
+
+// Flag is a switch that routes can depend on, and that operators turn at run time. Whoever it is on for stays among those
+// it is on for while its weight grows.
+type Flag struct {
+	Weight Percent `yaml:"weight" doc:"Share of the clients that it is on for, until an operator sets another (landfall flag set)." default:"0%"`
+	By     string  `yaml:"by" doc:"What it is the same for: client, header:NAME or cookie:NAME; a request without it goes by its client's address." default:"client"`
+}
+
+// Canary sends a part of a route's requests to another service and compares the two.
+type Canary struct {
+	To       string   `yaml:"to" doc:"The service whose pools serve that part. All canaries of a service to the same one are one canary, and must say the same." required:"true"`
+	Weight   Percent  `yaml:"weight" doc:"Share of the clients that it serves, until an operator sets another (landfall canary set)." default:"5%"`
+	Header   string   `yaml:"header" doc:"Requests with this header field go there too: NAME, or NAME: VALUE. Absent: none."`
+	Cookie   string   `yaml:"cookie" doc:"Requests with this cookie go there too: NAME, or NAME=VALUE. Absent: none."`
+	Sticky   string   `yaml:"sticky" doc:"What keeps a client on its side: cookie (landfall-side, a random number of no meaning), client (its address), or off: each request is drawn anew." default:"cookie" enum:"cookie,client,off"`
+	Rollback Rollback `yaml:"rollback" doc:"When the canary is taken back without being asked: by a test of what it does against what the stable side does at the same time."`
+}
+
+// Rollback tells when a canary is worse than the stable side.
+type Rollback struct {
+	ErrorRate   Percent  `yaml:"error_rate" doc:"How much larger the share of its requests that fail (5xx, no answer) may be; 100%: failures are borne." default:"2%"`
+	LatencyP99  Factor   `yaml:"latency_p99" doc:"How many times the 99th percentile of its latency may be; 0x: any is borne." default:"2x"`
+	Window      Duration `yaml:"window" doc:"How far back is looked." default:"1m" min:"5s" max:"1h"`
+	MinRequests int      `yaml:"min_requests" doc:"Requests of each side in the window before it is judged." default:"100" min:"10" max:"1000000"`
+	Confidence  Percent  `yaml:"confidence" doc:"How sure a rollback must be: of a canary that is just as much worse as is borne, at least this share of the windows pass without one." default:"99%"`
+}

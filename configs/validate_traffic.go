@@ -1,0 +1,60 @@
+package configs
+
+import "strings"
+
+// flags checks the flags, whose names stand in commands and paths.
+func (v *validator) flags() {
+	for name, f := range v.c.Flags {
+		path := join("flags", name)
+		v.name(path, "flag", name)
+		if kind, _, _ := strings.Cut(f.By, ":"); !sourceKnown(f.By) || kind == "url" {
+			v.fault(path+".by", "%s is not one of client, header:NAME or cookie:NAME", v.show(path+".by", f.By))
+		}
+	}
+}
+
+// flagged checks that a route's flag exists.
+func (v *validator) flagged(path, flag string) {
+	if _, ok := v.c.Flags[flag]; flag != "" && !ok && !v.badAbove("flags") {
+		v.fault(path, "%s is not a flag of this file: add it under flags", v.show(path, flag))
+	}
+}
+
+// canaries checks the canaries of a service's routes, and that those to one service say the same.
+func (v *validator) canaries(path, service string, routes []Route) {
+	first := map[string]int{}
+	for i := range routes {
+		c, at := routes[i].Canary, index(path, i)+".canary"
+		if c == nil {
+			continue
+		}
+		v.canary(at, c)
+		v.target(at+".to", service, c.To)
+		stable := routes[i].To
+		if stable != "" && stable == c.To {
+			v.fault(at+".to", "%s is the stable side too", v.show(at+".to", c.To))
+		}
+		if routes[i].Redirect != nil || routes[i].Respond != nil {
+			v.fault(at, "means nothing on a route that answers by itself")
+		}
+		j, again := first[c.To]
+		if !again {
+			first[c.To] = i
+		} else if o := routes[j].Canary; !v.unsure(at) && (o.Weight != c.Weight || o.Sticky != c.Sticky || o.Rollback != c.Rollback) {
+			line, _ := v.where(index(path, j) + ".canary")
+			v.fault(at, "says other than the canary to the same service in line %d: they are one, and so must agree in weight, sticky and rollback", line)
+		}
+	}
+}
+
+func (v *validator) canary(path string, c *Canary) {
+	if name, _, _ := strings.Cut(c.Header, ":"); c.Header != "" && (!tokenPattern.MatchString(name) || !fieldValue(c.Header)) {
+		v.fault(path+".header", "%s is not a header field: write NAME, or NAME: VALUE", v.show(path+".header", c.Header))
+	}
+	if name, _, _ := strings.Cut(c.Cookie, "="); c.Cookie != "" && (!tokenPattern.MatchString(name) || strings.ContainsAny(c.Cookie, "; \",\\")) {
+		v.fault(path+".cookie", "%s is not a cookie: write NAME, or NAME=VALUE", v.show(path+".cookie", c.Cookie))
+	}
+	if r := c.Rollback; r.Confidence < 0.5 || r.Confidence > 0.99999 {
+		v.fault(path+".rollback.confidence", "%s is not from 50%% to 99.999%%", r.Confidence)
+	}
+}

@@ -15,6 +15,7 @@ const testKey = "bGFuZGZhbGwtbWVzaC1rZXktb2YtMzItYnl0ZXMhISE="
 func environment(name string) (string, bool) {
 	value, ok := map[string]string{
 		"LANDFALL_MESH_KEY": testKey,
+		"LANDFALL_TSIG":     testKey,
 		"SECRET":            "hunter2-never-print",
 		"NUMBER":            "7",
 		"EMPTY":             "",

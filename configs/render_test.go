@@ -17,7 +17,7 @@ func TestSecretsNeverPrint(t *testing.T) {
 	var out bytes.Buffer
 	text := slog.New(slog.NewTextHandler(&out, nil))
 	structured := slog.New(slog.NewJSONHandler(&out, nil))
-	for _, v := range []any{c, *c, c.Mesh, &c.Mesh, c.Admin, c.Admin.Tokens, c.Admin.Tokens[0], &c.Admin.Tokens[0]} {
+	for _, v := range []any{c, *c, c.Mesh, &c.Mesh, c.Admin, c.Admin.Tokens, c.Admin.Tokens[0], &c.Admin.Tokens[0], c.DNS, c.DNS.Push, c.DNS.Push["corporate"].RFC2136} {
 		fmt.Fprintf(&out, "%v %+v %#v %s\n", v, v, v, v)
 		data, err := json.Marshal(v)
 		if err != nil {

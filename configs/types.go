@@ -66,11 +66,12 @@ type MeshTLS struct {
 
 // DNS configures the authoritative DNS server.
 type DNS struct {
-	Zones   map[string]Zone `yaml:"zones" doc:"The zones this fleet is authoritative for, by name."`
-	Answers int             `yaml:"answers" doc:"Addresses in an answer: the best region's, then the next region's as the client's own fallback." default:"2" min:"1" max:"8"`
-	Rate    DNSRate         `yaml:"rate" doc:"Bounds answers over UDP, so that nobody can be flooded with ours."`
-	RTT     DNSRTT          `yaml:"rtt" doc:"Steering by the round trips of clients' own connections."`
-	GeoIP   string          `yaml:"geoip" doc:"MaxMind database (.mmdb) with city or country records; optional." path:"true"`
+	Zones   map[string]Zone     `yaml:"zones" doc:"The zones this fleet is authoritative for, by name."`
+	Answers int                 `yaml:"answers" doc:"Addresses in an answer: the best region's, then the next region's as the client's own fallback." default:"2" min:"1" max:"8"`
+	Rate    DNSRate             `yaml:"rate" doc:"Bounds answers over UDP, so that nobody can be flooded with ours."`
+	RTT     DNSRTT              `yaml:"rtt" doc:"Steering by the round trips of clients' own connections."`
+	Push    map[string]*DNSPush `yaml:"push" doc:"Other DNS providers that are handed the addresses of service hosts, by a name of your own. One elected node pushes; a name is never emptied. Records of these providers can't tell clients apart: every client is given the addresses of all regions that are usable."`
+	GeoIP   string              `yaml:"geoip" doc:"MaxMind database (.mmdb) with city or country records; optional." path:"true"`
 }
 
 // DNSRate is response rate limiting.
@@ -227,7 +228,18 @@ type Steering struct {
 
 	SpillByLatency bool `yaml:"spill_by_latency" doc:"Take a region's capacity for smaller, down to 30%, when its origins' latency is twice its own baseline before spill_at is reached; for as long as the rush lasts." default:"true"`
 
+	Redirect *SteerRedirect `yaml:"redirect" doc:"Send clients on that DNS sent too far, since their resolver hides where they are. Absent: never."`
+
 	Weights map[string]int `yaml:"weights" doc:"Weight by region (default 1): share of the clients among regions that are equally far. 0: only when no other region is left." min:"0" max:"1000"`
+}
+
+// SteerRedirect sends a client that reached a region far from it on to a nearer one, by that region's own name.
+type SteerRedirect struct {
+	Names   map[string]string `yaml:"names" doc:"Hosts of this service by region: our zones answer each with its region for as long as that will do. A request for one of them is never sent on." required:"true"`
+	By      string            `yaml:"by" doc:"redirect: a response that leads to the name. alt_svc: an Alt-Svc field (RFC 7838) on HTTPS responses, by which the client may use the other region without a change of the URL." default:"redirect" enum:"redirect,alt_svc"`
+	Detour  Duration          `yaml:"detour" doc:"How much longer the round trip to this region has to be than to the better one." default:"50ms" min:"5ms" max:"10s"`
+	Status  int               `yaml:"status" doc:"Status of a redirect: 307 or 308." default:"307" min:"307" max:"308"`
+	Methods []string          `yaml:"methods" doc:"Methods that are sent on. Of what browsers ask for only pages are, since scripts may not follow to another host; upgrades never." default:"[GET, HEAD]"`
 }
 
 // Residency keeps the data of clients from some countries in some jurisdictions.

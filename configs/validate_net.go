@@ -127,6 +127,7 @@ func (v *validator) dns() {
 	for _, name := range slices.Sorted(maps.Keys(zones)) {
 		v.zone(join("dns.zones", name), name, zones[name])
 	}
+	v.pushes()
 }
 
 func (v *validator) zone(path, name string, z Zone) {

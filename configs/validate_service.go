@@ -31,6 +31,7 @@ func (v *validator) services() {
 			v.region(join(path+".steering.weights", region), region)
 		}
 		v.steering(path+".steering", s.Steering)
+		v.redirectNames(path+".steering.redirect", s)
 		v.residency(path+".residency", s)
 		for region, pool := range s.Pools {
 			at := join(path+".pools", region)

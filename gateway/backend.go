@@ -29,6 +29,7 @@ func (b backend) Status() admin.Status {
 		Fleet: c.Fleet, Node: n.id.name, Region: n.id.region, Version: n.o.Version, ConfigHash: c.Hash,
 		State: string(n.state.Load().(mesh.NodeState)), Uptime: admin.Duration(n.o.Now().Sub(n.started).Truncate(time.Second)),
 		RequestsPerSecond: n.requests.value(), SplitConfig: len(b.hashes()) > 1,
+		DNSPush: n.pushStatus(),
 	}
 	st.Ready, st.NotReady = b.Ready()
 	for i := range s.Regions {

@@ -62,8 +62,11 @@ func (n *Node) observeRTT(client netip.Addr, d time.Duration) {
 // rttOf is what was measured of a client, in the order of the snapshot's regions; nil when nothing was.
 func (n *Node) rttOf(dst []routing.RTT, s *routing.Snapshot, client netip.Addr) []routing.RTT {
 	t := n.rtts.Load()
-	if t == nil || len(t.regions) != len(s.Regions) || len(s.Regions) > len(dst) {
+	if t == nil || len(t.regions) != len(s.Regions) {
 		return nil
+	}
+	if len(dst) < len(s.Regions) {
+		dst = make([]routing.RTT, len(s.Regions))
 	}
 	return t.Lookup(dst[:len(s.Regions)], client, n.o.Now())
 }

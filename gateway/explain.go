@@ -39,10 +39,29 @@ func (b backend) Explain(url string, client netip.Addr) (admin.Explanation, erro
 		r.Evidence = n.evidence(r.Region, d.service)
 		e.Regions = append(e.Regions, r)
 	}
+	e.Steering = b.explainSteering(d, host, client)
 	b.explainDNS(&e, host, client)
 	b.explainRoute(&e, d, path)
 	b.explainHolders(&e, path, query)
 	return e, nil
+}
+
+// explainSteering tells whether this node would send the client on, by what it asks when a request comes.
+func (b backend) explainSteering(d steered, host string, client netip.Addr) *admin.ExplainedSteering {
+	c := b.n.generation.Load().config.Services[d.service]
+	if c == nil || c.Steering.Redirect == nil || !client.IsValid() || named(c, d.snapshot, host) > 0 {
+		return nil
+	}
+	better, ok := b.n.better(d.service, client)
+	if !ok {
+		return nil
+	}
+	r := c.Steering.Redirect
+	out := &admin.ExplainedSteering{
+		From: b.n.id.region, To: better.Region, Name: r.Names[better.Region], By: r.By, Saves: millis(better.Saves), Must: better.Must,
+	}
+	out.Sent = out.Name != "" && (better.Must || better.Saves >= r.Detour.D())
+	return out
 }
 
 // evidence is what the state of a service in a region rests on; where the region itself is down, that.

@@ -62,6 +62,7 @@ func (n *Node) generate(c *configs.Config, old *generation) (_ *generation, err 
 		Locator: n.geo, Purger: n, Purges: n.purgeTrack, HasCert: n.hasCert, BadBody: server.ErrMalformedBody, HTTPSPort: httpsPort, Logger: n.log, Access: access, Metrics: n.metrics.proxy, Now: n.o.Now,
 		Lasting: n.lasting, Waits: n.strains.of, Seen: n.seen,
 	}
+	n.steerBy(&o, c)
 	if n.peers != nil {
 		o.Peers = n.peers
 	}
@@ -247,6 +248,7 @@ func (n *Node) reloadFiles(c *configs.Config) (commit func(), err error) {
 // applyConfig tells the parts that live as long as the node what the new config says. None of this can fail.
 func (n *Node) applyConfig(c *configs.Config) {
 	n.openRTT(c)
+	n.reloadPushes()
 	n.server.SetLimits(c.Limits)
 	n.admin.SetConfig(c.Admin)
 	n.level.Set(logLevel(c.Observe.LogLevel))

@@ -18,6 +18,7 @@ import (
 	"landfall/healthcheck"
 	"landfall/routing"
 	"landfall/routing/dns"
+	"landfall/routing/dns/push"
 	"landfall/routing/mesh"
 )
 
@@ -28,6 +29,7 @@ type metricSets struct {
 	certs    *certs.Metrics
 	compress *compress.Metrics
 	dns      *dns.Metrics
+	push     *push.Metrics
 	health   *healthcheck.Metrics
 	homes    *homes.Metrics
 	doors    *healthcheck.DoorMetrics
@@ -43,7 +45,8 @@ func newMetrics(reg prometheus.Registerer) metricSets {
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return metricSets{
 		admin: admin.NewMetrics(reg), cache: cache.NewMetrics(reg), certs: certs.NewMetrics(reg), compress: compress.NewMetrics(reg),
-		dns: dns.NewMetrics(reg), health: healthcheck.NewMetrics(reg), doors: healthcheck.NewDoorMetrics(reg), homes: homes.NewMetrics(reg), mesh: mesh.NewMetrics(reg), proxy: proxy.NewMetrics(reg),
+		push: push.NewMetrics(reg),
+		dns:  dns.NewMetrics(reg), health: healthcheck.NewMetrics(reg), doors: healthcheck.NewDoorMetrics(reg), homes: homes.NewMetrics(reg), mesh: mesh.NewMetrics(reg), proxy: proxy.NewMetrics(reg),
 		server: server.NewMetrics(reg), upstream: upstream.NewMetrics(reg), node: newNodeMetrics(reg), controls: newControlMetrics(reg),
 	}
 }

@@ -67,7 +67,8 @@ type Node struct {
 	picture    atomic.Pointer[picture]
 	calms      atomic.Pointer[map[string]calm] // by service, of the snapshot
 	state      atomic.Value                    // mesh.NodeState
-	zonesAt    atomic.Int64                    // Unix seconds at which the DNS zones were loaded: their serial
+	pushes     pushes
+	zonesAt    atomic.Int64 // Unix seconds at which the DNS zones were loaded: their serial
 	changed    chan struct{}
 	requests   rate
 	spills     spills
@@ -146,6 +147,7 @@ func New(o Options) (_ *Node, err error) {
 	n.closers = append(n.closers, n.events.Close)
 	n.purges, n.purgeTrack = newPurgeLog(), newPurgeTrack(n.purgesLost)
 	n.judging = newJudging(verdictPolicy(c))
+	n.pushes.reloaded = make(chan struct{}, 1)
 	n.lasting = proxy.NewLasting()
 	n.closers = append(n.closers, n.lasting.Close)
 	n.state.Store(mesh.Joining)
@@ -286,15 +288,15 @@ func (n *Node) openPurges(*configs.Config) error {
 // peerAddr is where a node's peer listener is. It is asked only once the mesh exists.
 func (n *Node) peerAddr(name string) (netip.AddrPort, bool) { return n.mesh.PeerAddr(name) }
 
-// peerDelay is the simulated delay of a connection to a node, by its region: the way there and back, since the side that
-// takes a connection delays nothing.
+// peerDelay is the simulated delay of a connection to a node, each way, by its region. The side that takes a connection
+// delays nothing.
 func (n *Node) peerDelay(name string) time.Duration {
 	if len(n.o.Latency) == 0 {
 		return 0
 	}
 	for _, m := range n.mesh.Members() {
 		if m.Name == name {
-			return 2 * n.o.Latency[m.Region]
+			return n.o.Latency[m.Region]
 		}
 	}
 	return 0

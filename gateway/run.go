@@ -40,6 +40,7 @@ func (n *Node) Run(ctx context.Context, stop <-chan struct{}) error {
 	if n.certs != nil {
 		g.Go(func() error { return n.certs.Run(ctx) })
 	}
+	g.Go(func() error { return n.runPushes(ctx) })
 	for _, l := range n.dnsListeners {
 		g.Go(func() error {
 			// A node that has not joined knows no addresses, and resolvers would remember an answer without one. Queries that
@@ -250,7 +251,7 @@ func (n *Node) member(m mesh.Member, now time.Time) member {
 
 // ownReport is how this node sees its region's pools.
 func (n *Node) ownReport() report {
-	r := report{Pools: map[string]string{}, Origins: map[string]map[string]string{}, Load: n.loadReport(), Spill: n.spills.published(), Strain: n.strains.told()}
+	r := report{Pools: map[string]string{}, Origins: map[string]map[string]string{}, Load: n.loadReport(), Spill: n.spills.published(), Strain: n.strains.told(), Push: n.pushTargets()}
 	origins := 0
 	for name, p := range n.generation.Load().pools {
 		status := p.Status()

@@ -1,8 +1,11 @@
 package gateway
 
 import (
+	"net"
 	"net/netip"
+	"time"
 
+	"landfall/configs"
 	"landfall/gateway/proxy"
 	"landfall/routing"
 	"landfall/routing/dns"
@@ -35,9 +38,65 @@ func (s steer) decide(host string, client netip.Addr, buf []routing.Choice, rtts
 	out.client, out.place = locate(s.n.geo, client)
 	out.client.Via = out.snapshot.Region(s.n.id.region) + 1
 	out.client.RTT = s.n.rttOf(rtts, out.snapshot, client)
+	out.client.Named = named(s.n.generation.Load().config.Services[service], out.snapshot, host)
 	out.client.Explore = s.n.explores(s.n.generation.Load().config, out.client.Key)
 	out.decision = out.snapshot.Decide(buf, index, out.client)
 	return out, true
+}
+
+// named is the region whose own name a host is, by the service's steering.redirect, plus one; 0: none.
+func named(c *configs.Service, s *routing.Snapshot, host string) int {
+	if c == nil || c.Steering.Redirect == nil {
+		return 0
+	}
+	for region, name := range c.Steering.Redirect.Names {
+		if name == host {
+			return s.Region(region) + 1
+		}
+	}
+	return 0
+}
+
+// steerBy lets the handler chain send clients on.
+func (n *Node) steerBy(o *proxy.Options, c *configs.Config) {
+	o.Better = n.better
+	if len(c.Listen.HTTPS) > 0 {
+		_, o.AltSvcPort, _ = net.SplitHostPort(c.Listen.HTTPS[0])
+	}
+}
+
+// better tells of a region that a client of a service should rather be in than in this one: by the decision that DNS would
+// have answered by, had it known the client. Only an ordinary decision for a region that is up counts, and only distances
+// that are the client's own.
+func (n *Node) better(service string, client netip.Addr) (proxy.Better, bool) {
+	s := n.snapshot.Load()
+	index, self := s.Service(service), s.Region(n.id.region)
+	if index < 0 || self < 0 {
+		return proxy.Better{}, false
+	}
+	c, _ := locate(n.geo, client)
+	if n.explores(n.generation.Load().config, c.Key) {
+		return proxy.Better{}, false // it may be here to learn how far it is
+	}
+	var buf [proxy.MaxRegions]routing.Choice
+	var rtts [proxy.MaxRegions]routing.RTT
+	c.RTT = n.rttOf(rtts[:], s, client)
+	d := s.Decide(buf[:0], index, c)
+	if d.Usable == 0 || d.Mode != routing.Normal {
+		return proxy.Better{}, false
+	}
+	first := d.Choices[0]
+	if first.Region == self || first.State != routing.Up || first.Reason != routing.Chosen {
+		return proxy.Better{}, false
+	}
+	b := proxy.Better{Region: s.Regions[first.Region].Name, Must: s.Forbidden(index, self, c.Country)}
+	near, ok := first.RTTMillis()
+	for _, ch := range d.Choices {
+		if far, known := ch.RTTMillis(); ch.Region == self && known && ok {
+			b.Saves = time.Duration((far - near) * float64(time.Millisecond))
+		}
+	}
+	return b, b.Must || b.Saves > 0
 }
 
 // locate is what a decision needs of a client. The place is that of the client's prefix, so that all addresses of a

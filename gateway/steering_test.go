@@ -25,6 +25,9 @@ services:
     hosts: [shop.test]
     steering: {policy: priority, order: [us, ap]}
     pools: {any: {origins: ["http://127.0.0.1:1"]}}
+  web:
+    hosts: [web.test]
+    pools: {any: {origins: ["http://127.0.0.1:1"]}}
 `
 
 func steeredView(t *testing.T, members ...string) view {
@@ -36,7 +39,7 @@ func steeredView(t *testing.T, members ...string) view {
 	v := view{config: c, now: time.Unix(1_800_000_000, 0)}
 	for _, text := range members {
 		m := told(t, text, "eu-1")
-		m.report.Pools = map[string]string{"bank": "up", "shop": "up"}
+		m.report.Pools = map[string]string{"bank": "up", "shop": "up", "web": "up"}
 		v.members = append(v.members, m)
 	}
 	return v

@@ -22,6 +22,7 @@ type report struct {
 	Spill   map[string]spillReport       `json:"spill,omitempty"` // by service: what this region sends on
 	// Strain is how its services bear their load here; absent for those without any.
 	Strain map[string]strainReport `json:"strain,omitempty"`
+	Push   []string                `json:"push,omitempty"` // the targets of dns.push that its config has
 }
 
 // maxReportOrigins bounds a report: with URLs of ordinary length it stays well under mesh.MaxReport.

@@ -47,6 +47,10 @@ func (s *Snapshot) Decide(dst []Choice, svc int, c Client) Decision {
 		usable++
 	}
 	explainOrder(dst[:usable], service.Policy)
+	if c.Named > 0 {
+		byName(dst[:usable], c.Named-1)
+		return Decision{Choices: dst, Usable: usable, Mode: mode}
+	}
 	if c.Explore && rule == nil && mode == Normal && service.Policy == Nearest {
 		explore(dst[:usable])
 	}
@@ -307,6 +311,24 @@ func explainOrder(cs []Choice, p Policy) {
 		default:
 			ch.Reason = ByWeight
 		}
+	}
+}
+
+// byName puts the region that was asked for first, where it is in the first one's tier and state.
+func byName(cs []Choice, region int) {
+	for i := range cs {
+		if cs[i].tier != cs[0].tier || cs[i].State != cs[0].State {
+			return
+		}
+		if cs[i].Region != region {
+			continue
+		}
+		if i > 0 {
+			named := cs[i]
+			copy(cs[1:i+1], cs[:i])
+			cs[0], cs[0].Reason, cs[1].Reason = named, ByName, ByName
+		}
+		return
 	}
 }
 

@@ -121,6 +121,37 @@ func TestExploreIsBounded(t *testing.T) {
 	})
 }
 
+// A region that is asked for by its own name comes first exactly where it is as usable as the best, and the others keep
+// their order.
+func TestByNameChangesTheFirstOnly(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := drawSnapshot(t)
+		c := drawClient(t, s)
+		plain := s.Decide(nil, 0, c)
+		c.Named = rapid.IntRange(1, len(s.Regions)).Draw(t, "named")
+		d := s.Decide(nil, 0, c)
+		if d.Usable != plain.Usable || d.Mode != plain.Mode {
+			t.Fatalf("%d usable in mode %v, without the name %d in %v", d.Usable, d.Mode, plain.Usable, plain.Mode)
+		}
+		rest := func(cs []Choice) (out []int) {
+			for _, ch := range cs {
+				if ch.Region != c.Named-1 {
+					out = append(out, ch.Region)
+				}
+			}
+			return out
+		}
+		if !slices.Equal(rest(d.Choices), rest(plain.Choices)) {
+			t.Fatalf("the others' order changed from %+v to %+v", plain, d)
+		}
+		at := slices.IndexFunc(plain.Choices, func(ch Choice) bool { return ch.Region == c.Named-1 })
+		same := at < plain.Usable && plain.Choices[at].tier == plain.Choices[0].tier && plain.Choices[at].State == plain.Choices[0].State
+		if first := d.Usable > 0 && d.Choices[0].Region == c.Named-1; first != (at == 0 && d.Usable > 0) && !same {
+			t.Fatalf("%+v is first, %+v before", d.Choices[0], plain.Choices)
+		}
+	})
+}
+
 func TestMeasuredBeatsGeography(t *testing.T) {
 	s := fleet(3, true)
 	c := Client{Key: 1, Point: s.Regions[0].Location}

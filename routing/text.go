@@ -6,6 +6,7 @@ var reasonNames = [...]string{
 	Chosen: "chosen", Farther: "farther", ByWeight: "by_weight", WeightZero: "weight_zero", Unmeasured: "unmeasured",
 	DrainedRegion: "drained", NoPool: "no_pool", NoNode: "no_node", PoolDown: "pool_down", AllDownFallback: "all_down_policy",
 	Full: "full", FullToo: "full_too", ResidencyPrefers: "residency_prefers", ResidencyForbids: "residency", LaterInOrder: "later_in_order", Explored: "explored",
+	ByName:   "by_name",
 	DoorDown: "door_down", Returning: "returning",
 }
 
@@ -28,6 +29,7 @@ var reasonTexts = [...]string{
 	ResidencyForbids: "residency keeps this client's data out of it, whatever happens to the others",
 	LaterInOrder:     "a candidate, but the configured order has another first",
 	Explored:         "a small share of the clients goes to the runner-up for a while, so that its distance becomes known",
+	ByName:           "the client asks by a region's own name, and that region comes first while it will do",
 	DoorDown:         "its front door doesn't answer for the service, as a quorum of other regions finds",
 	Returning:        "it is coming back: this client is in the share that is let in later",
 	AllDownFallback:  "every region looks down and health.all_down names another region",

@@ -113,6 +113,9 @@ type Client struct {
 	RTT []RTT
 	// Via is the region where the question arrived plus one, for clients of whom nothing better is known; 0: not known.
 	Via int
+	// Named is the region that the client asks for by a name of its own, plus one: it comes first while it is as usable as
+	// the best; 0: none.
+	Named int
 	// Explore asks for the runner-up, so that its distance becomes known too. It is granted only where the detour is
 	// bounded and no residency binds the client.
 	Explore bool
@@ -162,6 +165,7 @@ const (
 	ResidencyForbids               // residency keeps this client's data out of it
 	LaterInOrder                   // a candidate, but the configured order has another first
 	Explored                       // a client in the share that is sent to the runner-up to learn its distance
+	ByName                         // the client asked by the name of a region, which comes first
 	DoorDown                       // other regions find that its front door does not answer for the service
 	Returning                      // it is coming back, and this client is in the share that is not let in yet
 )

@@ -25,6 +25,7 @@ var floors = map[string]int{
 	"landfall/gateway/upstream": 2,
 	"landfall/healthcheck":      2,
 	"landfall/routing/dns":      2,
+	"landfall/routing/dns/push": 2,
 	"landfall/routing/geo":      2,
 	"landfall/routing/mesh":     2,
 	"landfall/routing/rtt":      2,

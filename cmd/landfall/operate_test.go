@@ -82,6 +82,11 @@ func fleetAnswers() map[string]any {
 				{Name: "eu-west", State: "up", NodesLive: 2, NodesTotal: 2, Services: map[string]string{"shop": "up", "blog": "up"}},
 				{Name: "us-east", State: "draining", NodesLive: 1, NodesTotal: 2, Drained: true, Services: map[string]string{"shop": "draining", "blog": "down"}, RTT: 16.04},
 			},
+			DNSPush: []admin.DNSPush{
+				{Target: "corporate", Zone: "shop.example.com", Node: "eu-west-1", Self: true, Kept: []string{"old.shop.example.com"}, LastPush: noon},
+				{Target: "partner", Zone: "partner.example", Node: "ap-1", Kept: []string{}},
+				{Target: "press", Zone: "press.example", Node: "eu-west-1", Self: true, Pending: 3, Kept: []string{}, Error: "set addresses in press.example: dns response error code \"REFUSED\" (5)"},
+			},
 		},
 		"GET /v1/nodes": map[string]any{"nodes": []admin.Node{
 			{Name: "eu-west-1", Region: "eu-west", State: "serving", Self: true, Addresses: []string{"192.0.2.1", "2001:db8::1"}},
@@ -98,8 +103,9 @@ func fleetAnswers() map[string]any {
 					Load: &half, Requests: 1200, Waiting: 37, Latency: 2.1, Fit: 0.6, Spill: 0.125, SpillBeyond: 92.4},
 				{Region: "ap-southeast", Rank: 3, State: "down", ReasonText: "its pool is down", Weight: 1},
 			},
-			Answer: &admin.DNSAnswer{Addresses: []string{"192.0.2.1", "198.51.100.1"}, TTL: 20, TTLText: "calm for 12m0s", Scope: 24},
-			Route:  &admin.ExplainedRoute{Index: 1, Match: "GET /api/*", Cache: "off"},
+			Answer:   &admin.DNSAnswer{Addresses: []string{"192.0.2.1", "198.51.100.1"}, TTL: 20, TTLText: "calm for 12m0s", Scope: 24},
+			Steering: &admin.ExplainedSteering{From: "us-east", To: "eu-west", Name: "eu.shop.example.com", By: "redirect", Saves: 81, Sent: true},
+			Route:    &admin.ExplainedRoute{Index: 1, Match: "GET /api/*", Cache: "off"},
 			Pool: &admin.ExplainedPool{Region: "eu-west", Origins: []admin.Origin{
 				{URL: "http://10.1.1.1:8080", State: "up", Breaker: "closed"}, {URL: "http://10.1.1.2:8080", State: "down", Breaker: "open", Detail: "connection refused"},
 			}},

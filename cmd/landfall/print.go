@@ -73,11 +73,37 @@ func printStatus(w io.Writer, s admin.Status, nodes []admin.Node, drains []admin
 	if err := table(w, rows...); err != nil {
 		return err
 	}
-	if len(drains) == 0 {
-		return nil
+	if err := printPushes(w, s.DNSPush); err != nil || len(drains) == 0 {
+		return err
 	}
 	fmt.Fprintln(w)
 	return printDrains(w, drains)
+}
+
+// printPushes shows the zones at other DNS providers. How far a push has got only its own node knows.
+func printPushes(w io.Writer, pushes []admin.DNSPush) error {
+	if len(pushes) == 0 {
+		return nil
+	}
+	rows := [][]string{{""}, {"DNS PUSH", "ZONE", "BY", "STATE"}}
+	for _, p := range pushes {
+		by, state := p.Node, "ask that node"
+		switch {
+		case p.Node == "":
+			by, state = "-", "no node may: this one reaches less than half of the fleet, or none serves"
+		case p.Error != "":
+			state = "failing: " + p.Error
+		case p.Self && p.Pending > 0:
+			state = fmt.Sprintf("names to push: %d", p.Pending)
+		case p.Self:
+			state = "up to date"
+		}
+		if len(p.Kept) > 0 {
+			state += fmt.Sprintf("; without a usable address, and so left as they are: %d", len(p.Kept))
+		}
+		rows = append(rows, []string{p.Target, p.Zone, by, state})
+	}
+	return table(w, rows...)
 }
 
 func services(m admin.Map[string]) string {
@@ -174,6 +200,9 @@ func printExplanation(w io.Writer, e admin.Explanation) error {
 	if e.Answer != nil {
 		fmt.Fprintf(w, "DNS answers  %s (TTL %d s, %s; scope /%d)\n", strings.Join(e.Answer.Addresses, ", "), e.Answer.TTL, e.Answer.TTLText, e.Answer.Scope)
 	}
+	if s := e.Steering; s != nil {
+		fmt.Fprintf(w, "steering     %s\n", steeringText(s))
+	}
 	if e.Route != nil {
 		fmt.Fprintf(w, "route        %d: %s, cache %s\n", e.Route.Index, e.Route.Match, e.Route.Cache)
 		for _, h := range e.Route.Holders {
@@ -193,6 +222,22 @@ func printExplanation(w io.Writer, e admin.Explanation) error {
 		}
 	}
 	return nil
+}
+
+// steeringText says what a page's request meets that reached the answering node's region all the same.
+func steeringText(s *admin.ExplainedSteering) string {
+	why := fmt.Sprintf("%.0f ms nearer", s.Saves)
+	if s.Must {
+		why = "residency forbids " + s.From
+	}
+	if !s.Sent {
+		return fmt.Sprintf("a page asked for in %s is served there: %s is %s, which is too little, or has no name", s.From, s.To, why)
+	}
+	how := "is redirected"
+	if s.By == "alt_svc" {
+		how = "is told by Alt-Svc"
+	}
+	return fmt.Sprintf("a page asked for in %s %s to %s: %s is %s", s.From, how, s.Name, s.To, why)
 }
 
 func beyond(ms float64) string {

@@ -12,6 +12,18 @@ type Explanation struct {
 	Answer   *DNSAnswer            `json:"answer,omitempty" doc:"What DNS answers this client; absent where the host is in none of the fleet's zones."`
 	Route    *ExplainedRoute       `json:"route,omitempty" doc:"The route that matches; absent when none does and the answer is a 404."`
 	Pool     *ExplainedPool        `json:"pool,omitempty" doc:"The pool that the chosen region would use; absent without a usable region."`
+	Steering *ExplainedSteering    `json:"steering,omitempty" doc:"What a request of this client meets that arrives in the answering node's region all the same; absent where the service has no steering.redirect, or nothing better is known."`
+}
+
+// ExplainedSteering is what becomes of a request that reaches another region than the better one all the same.
+type ExplainedSteering struct {
+	From  string  `json:"from" doc:"The region of the node that answers this question."`
+	To    string  `json:"to" doc:"The region that the client should rather be in."`
+	Name  string  `json:"name,omitempty" doc:"Host that leads there; absent: the service has none for it."`
+	By    string  `json:"by" doc:"How the client is told." enum:"redirect,alt_svc"`
+	Saves float64 `json:"saves_ms" doc:"By how much the better region's round trip is shorter, in milliseconds."`
+	Must  bool    `json:"must,omitempty" doc:"Residency keeps the client's data out of the region that it reached."`
+	Sent  bool    `json:"sent" doc:"It is sent on; otherwise the detour is too small, or there is no name."`
 }
 
 // ExplainClient is a client and what is known of its place.

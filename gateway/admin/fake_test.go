@@ -42,6 +42,7 @@ func (f *fakeBackend) summary(name string) RegionSummary {
 func (f *fakeBackend) Status() Status {
 	return Status{Fleet: "shop", Node: "eu-1", Region: "eu-west", Version: "1.0", ConfigHash: "0123456789ab", State: "serving",
 		Ready: true, NotReady: []string{}, Uptime: Duration(90 * time.Minute), RequestsPerSecond: 12.5,
+		DNSPush: []DNSPush{{Target: "corp", Zone: "example.com", Node: "eu-1", Self: true, Pending: 2, Kept: []string{"lost.example.com"}, LastPush: noon(), Error: "REFUSED"}},
 		Regions: []RegionSummary{f.summary("eu-west"), f.summary("us-east")}}
 }
 
@@ -88,9 +89,10 @@ func (f *fakeBackend) Explain(url string, client netip.Addr) (Explanation, error
 			{Region: "eu-west", Rank: 1, Usable: true, State: "up", Reason: "chosen", ReasonText: "nearest", DistanceKM: &km, DistanceSource: "geography", Weight: 1, Nodes: []string{"eu-1"}},
 			{Region: "us-east", Rank: 2, State: "down", Reason: "no-node", ReasonText: "no live node", DistanceSource: "none", Weight: 1, Nodes: []string{}},
 		},
-		Answer: &DNSAnswer{Addresses: []string{"192.0.2.1"}, TTL: 20, TTLText: "calm for 12m0s", Scope: 24},
-		Route:  &ExplainedRoute{Match: "/*", Cache: "on", Holders: List[Holder]{{Role: "peer", Region: "eu-west", Node: "eu-2"}}},
-		Pool:   &ExplainedPool{Region: "eu-west", Origins: fakeOrigins()}}
+		Answer:   &DNSAnswer{Addresses: []string{"192.0.2.1"}, TTL: 20, TTLText: "calm for 12m0s", Scope: 24},
+		Route:    &ExplainedRoute{Match: "/*", Cache: "on", Holders: List[Holder]{{Role: "peer", Region: "eu-west", Node: "eu-2"}}},
+		Pool:     &ExplainedPool{Region: "eu-west", Origins: fakeOrigins()},
+		Steering: &ExplainedSteering{From: "us-east", To: "eu-west", Name: "eu.example.com", By: "redirect", Saves: 80, Sent: true}}
 	if client.IsValid() {
 		e.Client = ExplainClient{Address: client.String(), Country: "IE", Location: &Location{53.3, -6.2}, Source: "geoip"}
 	}

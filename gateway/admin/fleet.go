@@ -17,6 +17,19 @@ type Status struct {
 	SplitConfig       bool                `json:"split_config" doc:"Nodes of the fleet run different configs."`
 	Panic             bool                `json:"panic" doc:"For some service more regions look down than the panic threshold allows: all are used."`
 	RequestsPerSecond float64             `json:"requests_per_second" doc:"Requests of clients to this node, lately."`
+	DNSPush           List[DNSPush]       `json:"dns_push" doc:"Other DNS providers that are handed the fleet's addresses, sorted by target."`
+}
+
+// DNSPush is a zone at another DNS provider that the fleet keeps up to date.
+type DNSPush struct {
+	Target   string       `json:"target" doc:"Its name in the config."`
+	Zone     string       `json:"zone" doc:"The zone."`
+	Node     string       `json:"node" doc:"The node that pushes, as the answering node sees it; empty: none may."`
+	Self     bool         `json:"self" doc:"It is the answering node, which alone knows the rest."`
+	Pending  int          `json:"pending" doc:"Names whose addresses the provider has not been told of."`
+	Kept     List[string] `json:"kept" doc:"Names without a usable address: they keep what the provider has."`
+	LastPush time.Time    `json:"last_push,omitzero" doc:"When the provider last took an update of this node."`
+	Error    string       `json:"error,omitempty" doc:"Why the last update failed; absent: it did not."`
 }
 
 // RegionSummary is a region in one line.

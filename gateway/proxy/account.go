@@ -20,6 +20,7 @@ type Metrics struct {
 	directed  *prometheus.CounterVec
 	oldReads  *prometheus.CounterVec
 	waited    *prometheus.CounterVec
+	steered   *prometheus.CounterVec
 	shared    *prometheus.CounterVec
 	canaries  *prometheus.CounterVec
 
@@ -53,10 +54,12 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m.waited = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "landfall_migration_waits_total",
 		Help: "Writes that waited for their user's move to be over."}, []string{"service"})
 	reg.MustRegister(m.directed, m.oldReads, m.waited)
+	m.steered = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "landfall_steered_total",
+		Help: "Requests of clients that DNS sent too far and that were told of a better region, by a redirect or by Alt-Svc."}, []string{"from", "to", "by"})
 	m.shared = newShared()
 	m.canaries = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "landfall_canary_requests_total",
 		Help: "Requests of routes with a canary that went to an origin, by side (stable, canary) and result (ok, failed)."}, []string{"service", "to", "side", "result"})
-	reg.MustRegister(m.canaries, m.requests, m.duration, m.bytes, m.forwarded, m.refusals, m.mirrored, m.shared)
+	reg.MustRegister(m.steered, m.canaries, m.requests, m.duration, m.bytes, m.forwarded, m.refusals, m.mirrored, m.shared)
 	for i, hop := range hops {
 		m.in[i], m.out[i] = m.bytes.WithLabelValues("in", hop), m.bytes.WithLabelValues("out", hop)
 	}
@@ -133,6 +136,9 @@ func (x *exchange) logAccess(service, route string, status int, seconds float64)
 		slog.String("host", x.head.host), slog.String("path", x.head.path), slog.Int("status", status),
 		slog.Int64("bytes", x.w.bytes), slog.Float64("seconds", seconds), slog.String("service", service),
 		slog.String("route", route), slog.String("cache", x.outcome.Result),
+	}
+	if x.steeredTo != "" {
+		attrs = append(attrs, slog.String("steered_to", x.steeredTo))
 	}
 	if tr := x.trail.Load(); tr != nil {
 		attrs = append(attrs, slog.String("region", tr.Region), slog.String("node", tr.Node), slog.String("origin", tr.Origin), slog.Int("tries", tr.Tries))

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/net/http/httpguts"
+
+	"landfall/routing"
 )
 
 // headResult is one normalised request. Route match and cache key are functions of it, not of the http.Request.
@@ -143,6 +145,9 @@ func (p *Proxy) peerHead(h headResult, r *http.Request) (headResult, *refusal) {
 	}
 	if id := r.Header.Get("X-Request-Id"); id != "" {
 		h.id = id
+	}
+	if c := r.Header.Get("X-Client-Country"); routing.CountryOf(c) != 0 { // the first node's word, who cleaned the rest
+		h.country = c
 	}
 	h.authority = h.host + portOf(r.Host, h.scheme)
 	return h, nil

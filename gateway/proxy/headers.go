@@ -207,6 +207,7 @@ func inbound(resp *http.Response, cached bool) {
 	h := resp.Header
 	stripHopByHop(h)
 	delete(h, "Te")
+	delete(h, "Alt-Svc") // of the origin's own ports, which our clients must not go to (RFC 7838)
 	kept := [...]string{headerTargeted, cache.HeaderKey, cache.HeaderStale}
 	var values [len(kept)][]string
 	for i, name := range kept {

@@ -62,6 +62,10 @@ type Options struct {
 	Metrics    *Metrics
 	Now        func() time.Time
 
+	// Better tells of a region that a client should rather be in than here; optional.
+	Better     func(service string, client netip.Addr) (Better, bool)
+	AltSvcPort string // of the HTTPS listeners, for Alt-Svc; empty: none
+
 	Waits func(service string) *Waits             // counts what requests wait for this region's origins; optional
 	Seen  func(service string, client netip.Addr) // told of the clients of some requests (Conn.Sample); optional
 }
@@ -166,6 +170,7 @@ type exchange struct {
 	trail    atomic.Pointer[trail] // a fill may write it after the request has ended
 	refusal  *refusal
 
+	steeredTo string // the better region that the client was told of
 	// Of a copy that waits for the request's body.
 	toMirror *upstream.Pool
 	copied   *http.Request
@@ -184,6 +189,9 @@ func (x *exchange) run() *refusal {
 	x.chooseSide()
 	x.debugHeaders()
 	if x.redirected() {
+		return nil
+	}
+	if x.steered() {
 		return nil
 	}
 	if no = x.resident(); no != nil {

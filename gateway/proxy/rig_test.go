@@ -356,7 +356,7 @@ func newPair(t testing.TB, yaml string) *pair {
 // two is the config of one service in two regions.
 func two(eu, us string) string {
 	return `
-regions: {eu: {}, us: {}}
+regions: {eu: {jurisdictions: [eu]}, us: {}}
 services:
   web:
     hosts: [shop.test]

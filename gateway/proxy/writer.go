@@ -21,6 +21,7 @@ type responseWriter struct {
 	wrote  bool
 	status int
 	bytes  int64
+	altSvc string // of the final head; empty: none
 }
 
 // Unwrap lets http.ResponseController reach the server's own writer.
@@ -43,6 +44,9 @@ func (w *responseWriter) WriteHeader(status int) {
 	if status >= 200 {
 		w.wrote, w.status = true, status
 		w.x.timing()
+		if w.altSvc != "" {
+			w.ResponseWriter.Header().Set("Alt-Svc", w.altSvc)
+		}
 		w.x.shapeResponse(w.ResponseWriter.Header())
 		w.x.rememberWrite(w.ResponseWriter.Header())
 	}

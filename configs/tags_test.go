@@ -145,8 +145,9 @@ var anythingGoes = []string{
 	"services.shop.pool.check.body", "services.docs.pool.check.service", "services.shop.routes[].respond.body", "services.shop.routes[].basic_auth.realm", "services.shop.routes[].basic_auth.users[].name",
 	"services.shop.routes[].rewrite.query.via", "services.shop.routes[].headers.request.set.X-Edge",
 	"services.shop.routes[].headers.response.set.Strict-Transport-Security",
-	"services.shop.pools.eu-west.file", "services.shop.pool.tls.ca", "services.shop.pool.tls.cert", "services.shop.pool.tls.key",
-	"observe.access_log.path", "admin.tokens[].name",
+	"services.shop.pools.eu-west.file",
+	"services.shop.pool.tls.ca", "services.shop.pool.tls.cert", "services.shop.pool.tls.key",
+	"observe.access_log.path", "cache.disk.path", "admin.tokens[].name",
 }
 
 // TestEveryKeyRefusesNonsense puts nonsense in the place of each scalar of the full example, one by one: validation has

@@ -83,6 +83,7 @@ type Node struct {
 	purgeTrack  *purgeTrack
 	purgeWriter *purgeWriter
 	purgeEvents eventLimit
+	doubts      atomic.Bool // of what an earlier process left in the cache on disk
 
 	joined     chan struct{}         // closed when the node may take traffic
 	stating    sync.Mutex            // one change of state at a time
@@ -95,6 +96,7 @@ type Node struct {
 	published   string // the report that the fleet has
 	publishedAt time.Time
 	isolation   isolation
+	metAt       time.Time // since when other nodes are heard while doubts holds
 	observers   observers
 	toldToGo    bool      // connections are told to go because of a drain
 	drainSeen   time.Time // when the node's drain began or ended, by its own clock
@@ -205,14 +207,6 @@ func (n *Node) openData(c *configs.Config) error {
 		return fmt.Errorf("open dns.geoip: %w", err)
 	}
 	n.closers = append(n.closers, func() { _ = n.geo.Close() })
-	return nil
-}
-
-func (n *Node) openCache(c *configs.Config) error {
-	n.cache = cache.New(cache.Options{
-		MaxBytes: int64(c.Cache.Memory), MaxObject: int64(c.Cache.MaxObject), Now: n.o.Now, Metrics: n.metrics.cache, Logger: n.log,
-	})
-	n.closers = append(n.closers, n.cache.Close)
 	return nil
 }
 

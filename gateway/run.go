@@ -69,6 +69,7 @@ func (n *Node) live(ctx context.Context, stop <-chan struct{}, end func()) error
 	if n.mesh != nil {
 		select {
 		case <-n.mesh.Ready():
+			n.endDoubt()
 		case <-stop:
 			close(n.joined)
 			return n.leave(ctx)

@@ -15,6 +15,7 @@ var floors = map[string]int{
 	"landfall/configs": 0,
 
 	"landfall/routing":       1,
+	"landfall/cache/disk":    1,
 	"landfall/cache/history": 1,
 
 	"landfall/cache":            2,

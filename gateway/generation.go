@@ -206,6 +206,7 @@ func (n *Node) reload() error {
 	commit()
 	n.generation.Store(g)
 	g.proxy.InForce()
+	n.followControls()
 	n.membersChanged()
 	n.homing.stale.Store(true) // a register may have come between
 	n.applyConfig(c)

@@ -77,6 +77,7 @@ func (n *Node) live(ctx context.Context, stop <-chan struct{}, end func()) error
 			return nil
 		}
 	}
+	n.followControls() // what operators turned holds from the first request on
 	n.setState(mesh.Serving)
 	close(n.joined)
 	n.o.Print("ready")

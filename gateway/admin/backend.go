@@ -23,6 +23,7 @@ type Backend interface {
 	Homes
 	Flags
 	Canaries
+	Faults
 }
 
 // Fleet is the fleet as this node sees it.

@@ -23,6 +23,7 @@ type Backend interface {
 	Homes
 	Flags
 	Canaries
+	Keys
 	Faults
 }
 

@@ -23,6 +23,7 @@ var floors = map[string]int{
 	"landfall/gateway/certs":    2,
 	"landfall/gateway/compress": 2,
 	"landfall/gateway/feeds":    2,
+	"landfall/gateway/homes":    2,
 	"landfall/gateway/upstream": 2,
 	"landfall/healthcheck":      2,
 	"landfall/routing/dns":      2,

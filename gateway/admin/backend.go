@@ -20,8 +20,10 @@ type Backend interface {
 	Weights
 	Purges
 	Breakers
+	Homes
 	Flags
 	Canaries
+	Keys
 	Faults
 }
 

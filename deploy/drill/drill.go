@@ -9,16 +9,18 @@ import (
 	"sync"
 	"time"
 
+	"landfall/cache/history"
 	"landfall/deploy/lab"
 )
 
 // Options choose a drill.
 type Options struct {
 	Name    string
-	Seed    uint64  // picks the region, and what the clients ask for
-	Region  string  // overrides the seed's choice; empty: the seed chooses
-	Rate    float64 // requests a second from each place, more than 0 and at most MaxRate
-	Control string  // address of the lab's control API, as lab.ControlAddr tells
+	Seed    uint64        // picks the region, and what the clients ask for
+	Region  string        // overrides the seed's choice; empty: the seed chooses
+	Rate    float64       // requests a second from each place, more than 0 and at most MaxRate
+	For     time.Duration // of the purge drill: how long it lasts; 0: 20 s
+	Control string        // address of the lab's control API, as lab.ControlAddr tells
 	Out     io.Writer
 }
 
@@ -34,6 +36,7 @@ func Drills() []Drill {
 	return []Drill{
 		{"kill-region", "SIGKILL every process of a region: no request fails for good, no place is without an answer for 2 s, DNS is right within 2 s, traffic comes home", killRegion},
 		{"drain-region", "drain a region and undrain it: it empties, no place is without an answer for 2 s, and not one request fails or needs a second try", drainRegion},
+		{"purge", "writers change objects and purge them with wait=all while a region is killed (SIGKILL) and comes back and a node of another stands still for a while: no reader ever gets what is older than a purge that a node has confirmed", purgeDrill},
 	}
 }
 
@@ -67,6 +70,7 @@ type session struct {
 	account *account
 	clients []*lab.Client
 	report  *Report
+	history *history.Log // of the purge drill
 	now     func() time.Time
 }
 

@@ -18,6 +18,7 @@ type Config struct {
 	Shutdown    Shutdown            `yaml:"shutdown" doc:"The stages of a stop."`
 	Services    map[string]*Service `yaml:"services" doc:"What the fleet serves: hosts, their routes and their origins." required:"true"`
 	Flags       map[string]Flag     `yaml:"flags" doc:"Switches that routes depend on, turned at run time; by name."`
+	Chaos       Chaos               `yaml:"chaos" doc:"Faults made on purpose, for drills."`
 	Admin       Admin               `yaml:"admin" doc:"Who may use the admin API."`
 	Observe     Observe             `yaml:"observe" doc:"Logs."`
 
@@ -133,7 +134,15 @@ type Cache struct {
 	RegionPeers *bool  `yaml:"region_peers" doc:"The nodes of a region share one cache: each URL has a holder among them, which the others ask on a miss; what is hot is copied." default:"true"`
 	Shield      string `yaml:"shield" doc:"Which region alone asks the origins on a miss, of all regions: a region, or nearest: for a region without a pool of its own, the nearest that has one. off: each region asks for itself." default:"off"`
 
+	Disk *CacheDisk `yaml:"disk" doc:"Keep what is stored on disk too, where there is more room, and over restarts. Absent: in memory alone."`
+
 	Isolation Duration `yaml:"isolation" doc:"A node that is cut off from the mesh for longer confirms each cached object with its origin before it serves it, since it can't hear of purges. 0s: never." default:"30s" min:"0s" max:"24h"`
+}
+
+// CacheDisk configures the part of a node's cache that is on disk.
+type CacheDisk struct {
+	Path string `yaml:"path" doc:"Folder. Each node makes one of its own name in it." required:"true"`
+	Size Size   `yaml:"size" doc:"Bytes of the files in it. Each object there takes 68 bytes of memory, of which at most an eighth is used so." default:"10GiB" min:"1MiB"`
 }
 
 // Compression configures compression towards clients.

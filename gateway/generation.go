@@ -198,6 +198,7 @@ func (n *Node) reload() error {
 	commit()
 	n.generation.Store(g)
 	g.proxy.InForce()
+	n.followControls()
 	n.membersChanged()
 	n.applyConfig(c)
 	old.release(g)

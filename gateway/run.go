@@ -69,6 +69,7 @@ func (n *Node) live(ctx context.Context, stop <-chan struct{}, end func()) error
 	if n.mesh != nil {
 		select {
 		case <-n.mesh.Ready():
+			n.endDoubt()
 		case <-stop:
 			close(n.joined)
 			return n.leave(ctx)
@@ -76,6 +77,7 @@ func (n *Node) live(ctx context.Context, stop <-chan struct{}, end func()) error
 			return nil
 		}
 	}
+	n.followControls() // what operators turned holds from the first request on
 	n.setState(mesh.Serving)
 	close(n.joined)
 	n.o.Print("ready")

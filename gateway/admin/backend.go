@@ -22,6 +22,7 @@ type Backend interface {
 	Breakers
 	Flags
 	Canaries
+	Faults
 }
 
 // Fleet is the fleet as this node sees it.

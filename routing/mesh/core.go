@@ -1,9 +1,10 @@
 package mesh
 
 import (
+	"cmp"
 	"hash/fnv"
-	"maps"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -30,7 +31,10 @@ type core struct {
 
 	self    selfSaid
 	members map[string]*member
+	order   []*member // members by name, so that equal steps have equal effects
 	links   map[uint64]*link
+	lineup  []*link // links by id
+	graph   graph
 
 	started    time.Time
 	ready      bool
@@ -42,13 +46,13 @@ type core struct {
 	quiet      time.Time     // when the last repair of the registers ended
 	softQuiet  time.Time     // when soft state was last compared
 	looked     time.Time     // when links, states and expiries were last looked through
-	observed   time.Time     // when observe last ran
+	observed   time.Time     // when this node last told whom it reaches
 	dirty      bool          // whom this node reaches, or what others say of it, has changed
+	tellDue    bool          // links came or went, which is to be told soon
 	topology   bool          // the set of members changed
 	said       map[string]time.Time
-	softDigest uint32
 	toldRTT    map[string]time.Duration
-	regDigest  uint32
+	digests    digests
 
 	out effects
 }
@@ -99,7 +103,7 @@ func newCore(node string, self info, beat, solo time.Duration, now instant, rand
 		members: map[string]*member{}, links: map[uint64]*link{}, said: map[string]time.Time{}, started: now.at,
 	}
 	c.self = selfSaid{info: self, version: 1, sections: map[uint64][]byte{sectionInfo: appendMeta(nil, self)}}
-	c.redigest()
+	c.digests.due = true
 	return c
 }
 
@@ -143,16 +147,27 @@ func hash32(parts ...string) uint32 {
 	return h.Sum32()
 }
 
+// digests are what beats compare. They are worked out when one is needed: many changes may come between two beats.
+type digests struct {
+	due             bool
+	registers, soft uint32
+}
+
 // redigest follows a change of what beats compare.
-func (c *core) redigest() {
-	c.regDigest = fold(c.table.digest())
-	d := softPrint(c.node, c.boot, c.self.version)
-	for _, mb := range c.members {
+func (c *core) redigest() { c.digests.due = true }
+
+func (c *core) digest() digests {
+	if !c.digests.due {
+		return c.digests
+	}
+	soft := softPrint(c.node, c.boot, c.self.version)
+	for _, mb := range c.order {
 		if mb.version > 0 && mb.comparable() {
-			d ^= mb.print
+			soft ^= mb.print
 		}
 	}
-	c.softDigest = d
+	c.digests = digests{registers: fold(c.table.digest()), soft: soft}
+	return c.digests
 }
 
 // softPrint stands for one node's words in the digest.
@@ -164,14 +179,17 @@ func softPrint(node, boot string, version uint64) uint32 {
 func (c *core) tick(now instant) *effects {
 	c.begin()
 	c.noteClock(now)
-	for _, id := range c.linkIDs() {
-		c.tickLink(now, c.links[id])
+	for i := 0; i < len(c.lineup); {
+		l := c.lineup[i]
+		if c.tickLink(now, l); i < len(c.lineup) && c.lineup[i] == l { // else it was given up
+			i++
+		}
 	}
 	c.tickRepair(now)
 	if now.at.Sub(c.looked) >= lookEvery || c.topology {
 		c.look(now)
 	}
-	if c.dirty {
+	if c.dirty || c.tellDue && now.at.Sub(c.observed) >= tellPause || c.graph.due && now.at.Sub(c.graph.last) >= connectPause {
 		c.observe(now)
 	}
 	c.tickSpreads(now) // last: it looks at who lives
@@ -192,12 +210,10 @@ func (c *core) look(now instant) {
 	c.looked = now.at
 	if c.topology {
 		c.topology = false
-		for _, mb := range c.members {
+		for _, mb := range c.order {
 			mb.wanted = false
 		}
-		for _, name := range c.choose() {
-			c.members[name].wanted = true
-		}
+		c.choose()
 	}
 	c.measureSkew(now)
 	if gone := c.table.expire(c.fleetWall(now)); len(gone) > 0 {
@@ -205,16 +221,17 @@ func (c *core) look(now instant) {
 		c.redigest()
 		c.out.changed = true
 	}
-	for _, name := range c.names() {
-		mb := c.members[name]
+	c.order = slices.DeleteFunc(c.order, func(mb *member) bool {
 		mb.settleInto(c, now.at)
 		if mb.forgotten(now.at) {
-			delete(c.members, name)
+			delete(c.members, mb.name)
 			c.topology, c.dirty, c.out.changed = true, true, true
-			continue
+			c.graph.stale = true
+			return true
 		}
 		c.keepLink(now, mb)
-	}
+		return false
+	})
 	c.withdraw(now)
 	if now.at.Sub(c.observed) >= observeEvery {
 		c.dirty = true
@@ -222,13 +239,22 @@ func (c *core) look(now instant) {
 	c.redigest()
 }
 
-// observeEvery is how often this node tells its round trips and looks whom it reaches, where nothing asked for it.
-const observeEvery = 5 * time.Second
+func (c *core) addLink(l *link) {
+	c.links[l.id] = l
+	i, _ := slices.BinarySearchFunc(c.lineup, l.id, func(l *link, id uint64) int { return cmp.Compare(l.id, id) })
+	c.lineup = slices.Insert(c.lineup, i, l)
+}
 
-// names is all members, sorted, so that equal steps have equal effects.
-func (c *core) names() []string { return slices.Sorted(maps.Keys(c.members)) }
-
-func (c *core) linkIDs() []uint64 { return slices.Sorted(maps.Keys(c.links)) }
+// dropLink forgets a link; its peer may already have another.
+func (c *core) dropLink(l *link) {
+	delete(c.links, l.id)
+	if i := slices.Index(c.lineup, l); i >= 0 {
+		c.lineup = slices.Delete(c.lineup, i, i+1)
+	}
+	if l.peer.link == l {
+		l.peer.link = nil
+	}
+}
 
 // meet is the member of a name, made where it isn't known yet; nil when the fleet is full.
 func (c *core) meet(name string, i info, now time.Time) *member {
@@ -239,7 +265,9 @@ func (c *core) meet(name string, i info, now time.Time) *member {
 		}
 		mb = &member{name: name, info: i, lastSeen: now, changed: now, met: now}
 		c.members[name] = mb
-		c.topology = true
+		i, _ := slices.BinarySearchFunc(c.order, name, func(mb *member, name string) int { return strings.Compare(mb.name, name) })
+		c.order = slices.Insert(c.order, i, mb)
+		c.topology, c.graph.stale = true, true
 	}
 	return mb
 }
@@ -272,7 +300,7 @@ func (c *core) mergedAny() bool {
 
 func (c *core) anyReady() bool {
 	for _, l := range c.links {
-		if l.flags&flagReady != 0 {
+		if l.said.flags&flagReady != 0 {
 			return true
 		}
 	}

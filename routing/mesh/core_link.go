@@ -3,23 +3,30 @@ package mesh
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
 // link is an open connection to a peer that carries messages both ways.
 type link struct {
+	look   time.Time // nothing is due before, unless a step since then says so
 	id     uint64
 	peer   *member
 	dialed bool // by this node
 	opened time.Time
 
-	seq    uint64 // of the last beat sent
-	sent   [sentKept]time.Time
-	due    time.Time // of the next beat
-	got    uint64    // the latest beat received,
-	gotAt  time.Time // and when
-	echoed uint64    // the latest own beat that the peer has told to have received
-	flags  uint8     // as the peer last told
+	pulses bool // the peer understands them
+
+	seq     uint64 // of the last beat sent that was no pulse
+	pulsed  int    // pulses since that one
+	sent    [sentKept]time.Time
+	told    beatSaid  // by that one
+	due     time.Time // of the next beat
+	got     uint64    // the latest beat received that was no pulse,
+	gotAt   time.Time // and when
+	heardAt time.Time // when the latest beat was received, pulse or not
+	echoed  uint64    // the latest own beat that the peer has told to have received
+	said    beatSaid  // by the peer in its latest beat
 
 	differs     int       // beats in a row that told of other registers
 	softDiffers time.Time // since when the soft state differs; zero: it doesn't
@@ -29,6 +36,12 @@ type link struct {
 
 // sentKept is how many beats may wait for their echo.
 const sentKept = 16
+
+// beatSaid is what a pulse says again.
+type beatSaid struct {
+	registers, soft uint32
+	flags           uint8
+}
 
 // ending is how a link ended: a closed list.
 type ending uint8
@@ -40,8 +53,8 @@ const (
 	dialSilent                // no answer in time
 )
 
-// linkUp is the input of a link that was made: the peer has been admitted and said who it is.
-func (c *core) linkUp(now instant, id uint64, peer string, i info, dialed bool) *effects {
+// linkUp is the input of a link that was made: the peer has been admitted and said who it is and which version it speaks.
+func (c *core) linkUp(now instant, id uint64, peer string, i info, speaks int, dialed bool) *effects {
 	c.begin()
 	mb := c.meet(peer, i, now.at)
 	if mb == nil {
@@ -58,10 +71,11 @@ func (c *core) linkUp(now instant, id uint64, peer string, i info, dialed bool) 
 			return &c.out
 		}
 		c.out.closes = append(c.out.closes, old.id)
-		delete(c.links, old.id)
+		c.dropLink(old)
 	}
-	l := &link{id: id, peer: mb, dialed: dialed, opened: now.at, due: now.at}
-	mb.link, c.links[id] = l, l
+	l := &link{id: id, peer: mb, dialed: dialed, pulses: speaks >= protoPulses, opened: now.at, due: now.at}
+	mb.link = l
+	c.addLink(l)
 	if mb.reach.standing != unreachable { // silence counts from here: the way between two links is none
 		mb.reach.since = now.at
 	}
@@ -77,9 +91,8 @@ func (c *core) linkDown(now instant, id uint64, how ending, why string) *effects
 	if l == nil {
 		return &c.out
 	}
-	delete(c.links, id)
+	c.dropLink(l)
 	mb := l.peer
-	mb.link = nil
 	if c.repair != nil && c.repair.link == l {
 		c.repair = nil
 	}
@@ -145,8 +158,8 @@ func (c *core) keepLink(now instant, mb *member) {
 		} else if now.at.After(l.ending) {
 			c.send(l, &bye{"the link is not needed any more"})
 			c.out.closes = append(c.out.closes, l.id)
-			delete(c.links, l.id)
-			mb.link, mb.reach, mb.rtt = nil, reach{}, roundTrip{}
+			c.dropLink(l)
+			mb.reach, mb.rtt = reach{}, roundTrip{}
 			c.dirty = true
 		}
 	case l != nil:
@@ -165,12 +178,19 @@ const linkLinger = 15 * time.Second
 
 // tickLink sends a beat that is due and notices silence.
 func (c *core) tickLink(now instant, l *link) {
+	if now.at.Before(l.look) {
+		return
+	}
 	if !now.at.Before(l.due) {
 		c.sendBeat(now, l)
 	}
 	mb := l.peer
 	silence := silenceLimit(c.beat, mb.rtt.smoothed)
-	if now.at.Sub(mb.reach.since) < silence {
+	l.look = l.due
+	if end := mb.reach.since.Add(silence); now.at.Before(end) {
+		if end.Before(l.look) {
+			l.look = end
+		}
 		return
 	}
 	if mb.reach.standing != unreachable {
@@ -179,8 +199,7 @@ func (c *core) tickLink(now instant, l *link) {
 	}
 	if now.at.Sub(max2(mb.reach.since, l.opened)) >= 2*silence { // the connection may be half-open: make a new one
 		c.out.closes = append(c.out.closes, l.id)
-		delete(c.links, l.id)
-		mb.link = nil
+		c.dropLink(l)
 		mb.redial = now.at
 		c.keepLink(now, mb)
 	}
@@ -193,24 +212,42 @@ func max2(a, b time.Time) time.Time {
 	return b
 }
 
-// wallEvery is how many beats go between two that tell the clock.
-const wallEvery = 16
+// Between two whole beats go maxPulses that only say "as before"; the first beats of a link are whole, to learn the round
+// trip. One of wallEvery whole beats of the first ones tells the clock, and each later one.
+const (
+	maxPulses  = 15
+	firstWhole = 8
+	wallEvery  = 4
+)
 
+// sendBeat sends a heartbeat: a pulse where it has nothing to say but that both sides are heard.
 func (c *core) sendBeat(now instant, l *link) {
-	l.seq++
-	l.sent[l.seq%sentKept] = now.at
 	l.due = now.at.Add(c.beat - tickEvery(c.beat)/2)
-	b := &beat{seq: l.seq, echo: l.got, registers: c.regDigest, soft: c.softDigest}
+	d := c.digest()
+	say := beatSaid{registers: d.registers, soft: d.soft}
+	if c.ready {
+		say.flags |= flagReady
+	}
+	if c.stale {
+		say.flags |= flagStale
+	}
+	heard := !l.heardAt.IsZero() && now.at.Sub(l.heardAt) < c.beat*3/2
+	if l.pulses && heard && l.seq >= firstWhole && l.pulsed < maxPulses && say == l.told {
+		l.pulsed++
+		c.send(l, pulse{})
+		return
+	}
+	l.seq++
+	l.pulsed, l.told = 0, say
+	l.sent[l.seq%sentKept] = now.at
+	b := &beat{seq: l.seq, echo: l.got, registers: say.registers, soft: say.soft, flags: say.flags}
+	if heard {
+		b.flags |= flagHeard
+	}
 	if l.got > 0 {
 		b.hold = uint64(now.at.Sub(l.gotAt).Microseconds())
 	}
-	if c.ready {
-		b.flags |= flagReady
-	}
-	if c.stale {
-		b.flags |= flagStale
-	}
-	if l.seq%wallEvery == 1 {
+	if l.seq%wallEvery == 1 || l.seq > firstWhole {
 		b.wall = now.wall.UnixMilli()
 	}
 	c.send(l, b)
@@ -225,6 +262,8 @@ func (c *core) message(now instant, id uint64, m message) *effects {
 	}
 	l.peer.lastSeen = now.at
 	switch m := m.(type) {
+	case pulse:
+		c.takePulse(now, l)
 	case *beat:
 		c.takeBeat(now, l, m)
 	case *soft:
@@ -248,8 +287,7 @@ func (c *core) message(now instant, id uint64, m message) *effects {
 }
 
 func (c *core) takeBye(now instant, l *link) {
-	delete(c.links, l.id)
-	l.peer.link = nil
+	c.dropLink(l)
 	if !l.peer.wanted {
 		l.peer.reach, l.peer.rtt = reach{}, roundTrip{}
 	}
@@ -263,12 +301,13 @@ func (c *core) takeBeat(now instant, l *link, b *beat) {
 	if b.seq <= l.got { // a duplicate, or an older one that was overtaken
 		return
 	}
-	l.got, l.gotAt = b.seq, now.at
-	l.flags = b.flags
+	l.got, l.gotAt, l.heardAt = b.seq, now.at, now.at
+	l.said = beatSaid{b.registers, b.soft, b.flags}
 	if b.wall > 0 {
 		mb.skew, mb.skewAt = time.UnixMilli(b.wall).Add(mb.rtt.smoothed/2).Sub(now.wall), now.at
 	}
-	if b.echo > l.echoed && b.echo <= l.seq {
+	echoes := b.echo > l.echoed && b.echo <= l.seq
+	if echoes {
 		if l.seq-b.echo < sentKept {
 			sent := l.sent[b.echo%sentKept]
 			if rtt := now.at.Sub(sent) - time.Duration(min(b.hold, maxHold))*time.Microsecond; rtt >= 0 {
@@ -276,22 +315,35 @@ func (c *core) takeBeat(now instant, l *link, b *beat) {
 			}
 		}
 		l.echoed = b.echo
+	}
+	if echoes || b.flags&flagHeard != 0 {
 		c.judge(now, mb, good)
 	}
 	if l.got == 1 {
 		c.sendBeat(now, l) // the echo that the peer waits for
 	}
-	c.compare(now, l, b)
+	c.compare(now, l)
+}
+
+// takePulse takes a beat that says: as in the last whole one, and I hear you.
+func (c *core) takePulse(now instant, l *link) {
+	if l.got == 0 {
+		return
+	}
+	l.heardAt = now.at
+	c.judge(now, l.peer, good)
+	c.compare(now, l)
 }
 
 // maxHold bounds what a beat may claim in microseconds, lest arithmetic overflows.
 const maxHold = uint64(time.Hour / time.Microsecond)
 
 // compare looks whether the peer has the same state as this node.
-func (c *core) compare(now instant, l *link, b *beat) {
-	if b.registers == c.regDigest && b.flags&flagStale == 0 {
+func (c *core) compare(now instant, l *link) {
+	own := c.digest()
+	if l.said.registers == own.registers && l.said.flags&flagStale == 0 {
 		l.differs = 0
-		if b.flags&flagReady != 0 && !c.ready && !c.stale {
+		if l.said.flags&flagReady != 0 && !c.ready && !c.stale {
 			c.becomeReady()
 		}
 		l.merged = true
@@ -299,7 +351,7 @@ func (c *core) compare(now instant, l *link, b *beat) {
 		c.startRepair(now, l)
 	}
 	switch {
-	case b.soft == c.softDigest:
+	case l.said.soft == own.soft:
 		l.softDiffers = time.Time{}
 	case l.softDiffers.IsZero():
 		l.softDiffers = now.at
@@ -336,27 +388,25 @@ func (c *core) topologyOf(mb *member) {
 	}
 }
 
-// choose is whom this node keeps links with: all of its own region, and at least two of each other.
-func (c *core) choose() []string {
-	regions := map[string][]string{}
-	for _, name := range c.names() {
-		mb := c.members[name]
+// choose marks whom this node keeps links with: all of its own region, and at least two of each other.
+func (c *core) choose() {
+	regions := map[string][]*member{}
+	for _, mb := range c.order {
 		if mb.info.State != Leaving || mb.link != nil {
-			regions[mb.info.Region] = append(regions[mb.info.Region], name)
+			regions[mb.info.Region] = append(regions[mb.info.Region], mb)
 		}
 	}
-	own := append(slices.Clone(regions[c.region]), c.node)
-	slices.Sort(own)
-	var out []string
-	for region, names := range regions {
+	own := regions[c.region]
+	me, _ := slices.BinarySearchFunc(own, c.node, func(mb *member, name string) int { return strings.Compare(mb.name, name) })
+	for region, theirs := range regions {
 		if region == c.region {
-			out = append(out, names...)
+			for _, mb := range theirs {
+				mb.wanted = true
+			}
 			continue
 		}
-		out = append(out, c.chooseIn(own, names, c.region < region)...)
+		chooseIn(me, len(own)+1, theirs, c.region < region)
 	}
-	slices.Sort(out)
-	return out
 }
 
 // fanOut is how many links a node keeps to each other region.
@@ -367,35 +417,28 @@ const maxExtra = 4
 
 // chooseIn pairs the nodes of two regions on a ring, so that both sides choose the same links and each node has at
 // least two, and adds more while two of them are not reachable. Dead nodes keep their places: a death moves no others.
-func (c *core) chooseIn(own, theirs []string, first bool) []string {
-	var out []string
-	add := func(name string) {
-		if !slices.Contains(out, name) {
-			out = append(out, name)
-		}
-	}
-	me := slices.Index(own, c.node)
-	for j := range max(len(own), len(theirs)) {
-		switch {
-		case first && j%len(own) == me:
-			add(theirs[j%len(theirs)])
-			add(theirs[(j+1)%len(theirs)])
-		case !first && (j%len(own) == me || (j+1)%len(own) == me):
-			add(theirs[j%len(theirs)])
-		}
-	}
+// This node is the one numbered me of all in its region.
+func chooseIn(me, all int, theirs []*member, first bool) {
 	good := 0
-	for _, name := range out {
-		if c.members[name].seen() != unreachable {
+	want := func(mb *member) {
+		if !mb.wanted && mb.seen() != unreachable {
 			good++
+		}
+		mb.wanted = true
+	}
+	for j := range max(all, len(theirs)) {
+		switch {
+		case first && j%all == me:
+			want(theirs[j%len(theirs)])
+			want(theirs[(j+1)%len(theirs)])
+		case !first && (j%all == me || (j+1)%all == me):
+			want(theirs[j%len(theirs)])
 		}
 	}
 	for j, extra := me, 0; good < fanOut && extra < maxExtra && j < me+len(theirs); j++ {
-		name := theirs[j%len(theirs)]
-		if mb := c.members[name]; mb.seen() != unreachable && !slices.Contains(out, name) {
-			out = append(out, name)
-			good, extra = good+1, extra+1
+		if mb := theirs[j%len(theirs)]; mb.seen() != unreachable && !mb.wanted {
+			want(mb)
+			extra++
 		}
 	}
-	return out
 }

@@ -28,12 +28,12 @@ const (
 
 // startRepair begins a comparison unless one is under way or has just ended.
 func (c *core) startRepair(now instant, l *link) {
-	stalePeer := l.flags&flagStale != 0
-	if c.repair != nil || stalePeer || c.ready && now.at.Sub(c.quiet) < repairPause || !c.ready && l.merged && l.flags&flagReady == 0 {
+	stalePeer := l.said.flags&flagStale != 0
+	if c.repair != nil || stalePeer || c.ready && now.at.Sub(c.quiet) < repairPause || !c.ready && l.merged && l.said.flags&flagReady == 0 {
 		return
 	}
 	if c.stale {
-		if l.flags&flagReady == 0 {
+		if l.said.flags&flagReady == 0 {
 			return
 		}
 		c.startClean()
@@ -99,7 +99,7 @@ func (c *core) takePage(now instant, l *link, m *page) {
 	c.giveBack(l, p)
 	c.endRepair(now)
 	l.merged, l.differs = true, 0
-	if l.flags&flagReady != 0 {
+	if l.said.flags&flagReady != 0 {
 		c.becomeReady()
 	}
 }

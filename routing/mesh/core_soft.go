@@ -58,8 +58,8 @@ func (c *core) say(now instant, sections ...section) {
 	c.self.version++
 	c.redigest()
 	m := &soft{node: c.node, boot: c.boot, version: c.self.version, base: base, sections: changed}
-	for _, id := range c.linkIDs() {
-		c.send(c.links[id], m)
+	for _, l := range c.lineup {
+		c.send(l, m)
 	}
 }
 
@@ -126,31 +126,64 @@ func (c *core) takeSections(now instant, mb *member, m *soft) {
 		mb.sections = map[uint64][]byte{}
 	}
 	for _, s := range m.sections {
-		if len(mb.sections) < maxSections {
+		if _, has := mb.sections[s.id]; has || len(mb.sections) < maxSections {
 			mb.sections[s.id] = s.body
 		}
 	}
 	mb.version, mb.print = m.version, softPrint(mb.name, m.boot, m.version)
 	mb.lastSeen = now.at
-	unreachable, watches := namesIn(mb.sections[sectionUnreachable]), namesIn(mb.sections[sectionWatches])
-	if !slices.Equal(unreachable, mb.unreachable) || !slices.Equal(watches, mb.watches) {
-		c.dirty = true
+	unreachable, watches := mb.unreachable, mb.watches
+	if m.base == 0 {
+		mb.rtts, mb.report, unreachable, watches = nil, nil, nil, nil
 	}
-	mb.unreachable, mb.watches = unreachable, watches
-	mb.rtts = rttsIn(mb.sections[sectionRTT])
-	mb.report = nil
-	if body := mb.sections[sectionReport]; len(body) > 0 && json.Valid(body) {
-		mb.report = body
+	for _, s := range m.sections {
+		switch s.id {
+		case sectionUnreachable:
+			unreachable = c.namesIn(s.body)
+		case sectionWatches:
+			watches = c.namesIn(s.body)
+		case sectionRTT:
+			mb.rtts = rttsIn(s.body)
+		case sectionReport:
+			if mb.report = nil; len(s.body) > 0 && json.Valid(s.body) {
+				mb.report = s.body
+			}
+		}
 	}
+	c.hearLinks(now, mb, unreachable, watches)
 	mb.settleInto(c, now.at)
 	c.out.changed = true
 	c.redigest()
 }
 
+// namesIn is namesIn with the strings that this node already has: the same few hundred names come again and again.
+func (c *core) namesIn(body []byte) []string {
+	if len(body) == 0 {
+		return nil
+	}
+	r := &wire{rest: body}
+	n := r.number()
+	if n > maxNames || n > uint64(len(r.rest)) {
+		return nil
+	}
+	out := make([]string, 0, n)
+	for range n {
+		raw := r.take(r.number())
+		if mb := c.members[string(raw)]; mb != nil {
+			out = append(out, mb.name)
+		} else if name := string(raw); validName(name) {
+			out = append(out, name)
+		} else {
+			return nil
+		}
+	}
+	return out
+}
+
 // spreadSoft passes words of another region on to this node's own.
 func (c *core) spreadSoft(from *link, m *soft) {
-	for _, id := range c.linkIDs() {
-		if l := c.links[id]; l != from && l.peer.info.Region == c.region && l.peer.name != m.node {
+	for _, l := range c.lineup {
+		if l != from && l.peer.info.Region == c.region && l.peer.name != m.node {
 			c.send(l, m)
 		}
 	}
@@ -183,6 +216,8 @@ func (c *core) adopt(now instant, mb *member, i info, direct bool) {
 			c.duplicate(mb.name, "two processes bear this name, boot ids "+mb.info.Boot+" and "+i.Boot)
 		}
 		return
+	case restarted:
+		c.graph.forget(mb)
 	}
 	c.topology, c.dirty, c.out.changed = true, true, true
 	mb.settleInto(c, now.at)
@@ -202,9 +237,9 @@ func (c *core) takeNeed(_ instant, l *link, m *need) {
 func (c *core) tellHeld(now instant, l *link) {
 	c.softQuiet = now.at
 	m := &held{nodes: []string{c.node}, boots: []uint32{hash32(c.boot)}, versions: []uint64{c.self.version}}
-	for _, name := range c.names() {
-		if mb := c.members[name]; mb.version > 0 && mb.comparable() {
-			m.nodes = append(m.nodes, name)
+	for _, mb := range c.order {
+		if mb.version > 0 && mb.comparable() {
+			m.nodes = append(m.nodes, mb.name)
 			m.boots, m.versions = append(m.boots, hash32(mb.info.Boot)), append(m.versions, mb.version)
 		}
 	}
@@ -225,39 +260,21 @@ func (c *core) takeHeld(_ instant, l *link, m *held) {
 	if len(ask) > 0 {
 		c.send(l, &need{ask})
 	}
-	for _, name := range append(c.names(), c.node) {
-		if mb := c.members[name]; mb != nil && !mb.comparable() {
-			continue
+	give := func(name, boot string, version uint64) {
+		i, ok := theirs[name]
+		if ok && m.boots[i] == hash32(boot) && m.versions[i] >= version {
+			return
 		}
-		w := c.whole(name)
-		if w == nil {
-			continue
-		}
-		if i, ok := theirs[name]; !ok || m.boots[i] != hash32(w.boot) || m.versions[i] < w.version {
+		if w := c.whole(name); w != nil {
 			c.send(l, w)
 		}
 	}
-}
-
-// observe works out whom this node is connected to, directly or through others, and what those say of nodes that it has
-// no link with; and tells the fleet whom it can't reach.
-func (c *core) observe(now instant) {
-	c.dirty, c.observed = false, now.at
-	c.connect(now)
-	c.vote(now)
-	var down, watches []string
-	for _, name := range c.names() {
-		mb := c.members[name]
-		if mb.reach.standing == untried {
-			continue
-		}
-		watches = append(watches, name)
-		if mb.reach.standing == unreachable && mb.info.State != Leaving {
-			down = append(down, name)
+	give(c.node, c.boot, c.self.version)
+	for _, mb := range c.order {
+		if mb.comparable() {
+			give(mb.name, mb.info.Boot, mb.version)
 		}
 	}
-	c.say(now, section{sectionUnreachable, namesBody(down)}, section{sectionWatches, namesBody(watches)}, section{sectionRTT, c.rttBody()})
-	c.redigest()
 }
 
 // withdraw takes back a report that was not renewed: its publisher may be stuck.
@@ -268,76 +285,10 @@ func (c *core) withdraw(now instant) {
 	}
 }
 
-// connect marks who is connected: a peer whose beats come back, and whom a connected node reaches.
-func (c *core) connect(now instant) {
-	reached := map[string]bool{}
-	var queue []*member
-	for _, mb := range c.members {
-		if mb.reach.standing == reachable {
-			reached[mb.name] = true
-			queue = append(queue, mb)
-		}
-	}
-	for ; len(queue) > 0 && len(reached) < len(c.members); queue = queue[1:] {
-		mb := queue[0]
-		for _, name := range mb.watches {
-			if reached[name] || slices.Contains(mb.unreachable, name) {
-				continue
-			}
-			if next := c.members[name]; next != nil {
-				reached[name] = true
-				queue = append(queue, next)
-			}
-		}
-	}
-	for _, mb := range c.members {
-		is := reached[mb.name]
-		if is != mb.connected {
-			c.out.changed = true
-			mb.connected, mb.lostAt = is, now.at
-			c.topologyOf(mb)
-		}
-	}
-}
-
-// vote works out, for nodes without a link from here, whether most of those that watch them reach them.
-func (c *core) vote(now instant) {
-	up, down := map[string]int{}, map[string]int{}
-	for _, mb := range c.members {
-		if !mb.connected {
-			continue
-		}
-		for _, name := range mb.watches {
-			if slices.Contains(mb.unreachable, name) {
-				down[name]++
-			} else {
-				up[name]++
-			}
-		}
-	}
-	for _, name := range c.names() {
-		mb := c.members[name]
-		was := mb.observed
-		switch {
-		case down[name] > up[name]:
-			mb.observed = unreachable
-		case up[name] > 0:
-			mb.observed = reachable
-		default:
-			mb.observed = untried
-		}
-		if was != mb.observed {
-			mb.settleInto(c, now.at)
-			c.topologyOf(mb)
-		}
-	}
-}
-
 // measureSkew compares this node's clock with its peers': one wrong clock moves nothing, not even its owner's stamps.
 func (c *core) measureSkew(now instant) {
 	var all []time.Duration
-	for _, name := range c.names() {
-		mb := c.members[name]
+	for _, mb := range c.order {
 		if mb.link == nil || mb.skewAt.IsZero() || now.at.Sub(mb.skewAt) > skewKept {
 			continue
 		}
@@ -371,7 +322,7 @@ func (c *core) noteClock(now instant) {
 	if jump.Abs() < jumpNoticed {
 		return
 	}
-	for _, mb := range c.members {
+	for _, mb := range c.order {
 		mb.skew -= jump
 	}
 	c.skew -= jump
@@ -418,11 +369,10 @@ const (
 )
 
 func (c *core) tellSkews(now instant) {
-	for _, name := range c.names() {
-		mb := c.members[name]
+	for _, mb := range c.order {
 		off := mb.skew - c.skew
-		if mb.link != nil && !mb.skewAt.IsZero() && now.at.Sub(mb.skewAt) <= skewKept && off.Abs() > MaxClockLead && c.seldom("skew "+name, now.at) {
-			c.event("clock.skew", name, fmt.Sprintf("its clock is %s %s; its writes are refused while they lie more than %s ahead. Set it right (chrony, ntpd)",
+		if mb.link != nil && !mb.skewAt.IsZero() && now.at.Sub(mb.skewAt) <= skewKept && off.Abs() > MaxClockLead && c.seldom("skew "+mb.name, now.at) {
+			c.event("clock.skew", mb.name, fmt.Sprintf("its clock is %s %s; its writes are refused while they lie more than %s ahead. Set it right (chrony, ntpd)",
 				off.Abs().Round(time.Second), behindOrAhead(off), MaxClockLead))
 		}
 	}

@@ -157,10 +157,9 @@ func (c *core) lacking(now instant, w *wait) []string {
 		return out
 	}
 	s := c.spreads[w.stamp]
-	for _, name := range c.names() {
-		mb := c.members[name]
-		if mb.live(now.at) && (w.level == WaitAll || mb.info.Region == c.region) && (s == nil || !s.applied[name]) {
-			out = append(out, name)
+	for _, mb := range c.order {
+		if mb.live(now.at) && (w.level == WaitAll || mb.info.Region == c.region) && (s == nil || !s.applied[mb.name]) {
+			out = append(out, mb.name)
 		}
 	}
 	return out
@@ -208,8 +207,7 @@ func (c *core) fill(now instant, s *spread) {
 		}
 	}
 	helped := c.helped()
-	for _, id := range c.linkIDs() {
-		l := c.links[id]
+	for _, l := range c.lineup {
 		mb := l.peer
 		name, region := mb.name, mb.info.Region
 		if s.targets[name] != nil || s.applied[name] || name == s.register.By && !s.own {
@@ -227,7 +225,7 @@ func (c *core) fill(now instant, s *spread) {
 
 // helped tells whether a live node of this region can't be reached from here, so that the others must pass things on.
 func (c *core) helped() bool {
-	for _, mb := range c.members {
+	for _, mb := range c.order {
 		if mb.info.Region == c.region && mb.info.State != Leaving && (mb.link == nil || mb.reach.standing == unreachable) && mb.observed == reachable {
 			return true
 		}

@@ -114,7 +114,7 @@ func (m *Mesh) admitName(name string, i info) *turndown {
 	case mb == nil || mb.link == nil || mb.info.Boot == i.Boot || mb.link.echoed < 4:
 		return nil
 	}
-	silent := now.at.Sub(mb.link.gotAt)
+	silent := now.at.Sub(mb.link.heardAt)
 	if silent >= 3*m.opt.Heartbeat {
 		return nil
 	}

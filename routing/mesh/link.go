@@ -118,8 +118,8 @@ func readFrame(r *bufio.Reader, limit uint64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if n == 0 || n > limit {
-		return nil, fmt.Errorf("a message of %d bytes is not within 1 to %d", n, limit)
+	if n > limit {
+		return nil, fmt.Errorf("a message of %d bytes is longer than %d", n, limit)
 	}
 	if n <= 64<<10 {
 		b := make([]byte, n)
@@ -220,7 +220,7 @@ func (m *Mesh) dial(ctx context.Context, peer string) {
 		fail(dialSilent, "no answer within "+linkDialWait.String())
 		return
 	}
-	p := m.open(peer, i, false, func() { cancel(context.Canceled) })
+	p := m.open(peer, i, g.Speaks, false, func() { cancel(context.Canceled) })
 	var writer sync.WaitGroup
 	writer.Go(func() { p.write(w, func() error { return nil }, m.metrics) })
 	writer.Go(func() {
@@ -253,13 +253,13 @@ func howFailed(ctx context.Context, err error) ending {
 }
 
 // open makes a pipe known to the core.
-func (m *Mesh) open(peer string, i info, accepted bool, abort func()) *pipe {
+func (m *Mesh) open(peer string, i info, speaks int, accepted bool, abort func()) *pipe {
 	m.mu.Lock()
 	m.nextLink++
 	p := newPipe(m.nextLink, peer, accepted, abort)
 	m.pipes[p.id] = p
 	m.mu.Unlock()
-	m.step(func(c *core, now instant) *effects { return c.linkUp(now, p.id, peer, i, !accepted) })
+	m.step(func(c *core, now instant) *effects { return c.linkUp(now, p.id, peer, i, speaks, !accepted) })
 	return p
 }
 
@@ -324,7 +324,7 @@ func (m *Mesh) serveLink(w http.ResponseWriter, r *http.Request, greeted func())
 	}
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
-	p := m.open(g.Node, i, true, cancel)
+	p := m.open(g.Node, i, g.Speaks, true, cancel)
 	var parts sync.WaitGroup
 	parts.Go(func() { p.write(w, rc.Flush, m.metrics) })
 	parts.Go(func() { // lets the read below return

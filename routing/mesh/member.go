@@ -73,7 +73,14 @@ type member struct {
 	skewAt  time.Time
 	lastErr string // of the last link or dial that failed
 
+	toldStanding standing // what the fleet was told of reach
+
 	// What comes of all that.
+	edges     []edge    // watches and unreachable, resolved
+	counted   bool      // its edges are counted in their ends' yeses and noes
+	yeses     int       // connected nodes that reach it
+	noes      int       // connected nodes that watch it and don't reach it
+	mark      int       // of graph
 	observed  standing  // most of its watchers' word, for a node without a link
 	connected bool      // reached from here, directly or through others
 	lostAt    time.Time // since when connected is what it is

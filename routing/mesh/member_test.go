@@ -92,7 +92,7 @@ func TestReach(t *testing.T) {
 			}
 		}
 	}
-	if got := silenceLimit(250*ms, 0); got != time.Second {
+	if got := silenceLimit(250*ms, 0); got != 1250*ms {
 		t.Errorf("the silence limit is %s", got)
 	}
 }

@@ -10,8 +10,9 @@ import (
 // The version of the peer protocol. Two versions understand each other when their ranges overlap; a binary speaks its
 // own and the one before.
 const (
-	protoVersion = 2
+	protoVersion = 3
 	protoOldest  = 2
+	protoPulses  = 3 // since when pulses are understood
 )
 
 // Bounds of what one link carries.
@@ -35,11 +36,12 @@ const (
 	kindSums  kind = 7 // asks for the registers in which the receiver differs
 	kindPage  kind = 8 // registers
 	kindBye   kind = 9 // the sender ends the link on purpose
+	kindPulse kind = 10
 )
 
 // String is the kind's name in metrics.
 func (k kind) String() string {
-	names := [...]string{"unknown", "beat", "soft", "need", "held", "push", "taken", "sums", "page", "bye"}
+	names := [...]string{"unknown", "beat", "soft", "need", "held", "push", "taken", "sums", "page", "bye", "pulse"}
 	if int(k) < len(names) {
 		return names[k]
 	}
@@ -62,7 +64,12 @@ type beat struct {
 const (
 	flagReady uint8 = 1 << iota // it has merged the fleet's registers
 	flagStale                   // it was away for so long that its registers may be deleted ones
+	flagHeard                   // it has heard the receiver within the last beats
 )
+
+// pulse is a beat that says: as in my last whole beat, and I have heard you within the last beats. It is most of what a
+// fleet at peace sends, and so it is the message without a byte.
+type pulse struct{}
 
 // soft is what a node says of itself. Sections that a version does not know are kept and passed on.
 type soft struct {
@@ -131,6 +138,7 @@ type page struct {
 // bye ends a link.
 type bye struct{ why string }
 
+func (pulse) kind() kind  { return kindPulse }
 func (*beat) kind() kind  { return kindBeat }
 func (*soft) kind() kind  { return kindSoft }
 func (*need) kind() kind  { return kindNeed }
@@ -144,6 +152,9 @@ func (*bye) kind() kind   { return kindBye }
 // appendMessage encodes a message without its length: the kind, then its fields; texts and lists after their length.
 // Registers are JSON, so that fields of later versions pass through.
 func appendMessage(b []byte, m message) []byte {
+	if _, ok := m.(pulse); ok {
+		return b
+	}
 	b = append(b, byte(m.kind()))
 	switch m := m.(type) {
 	case *beat:
@@ -227,7 +238,10 @@ var errShort = errors.New("a message is cut short or exceeds its bounds")
 // decodeMessage decodes and checks what appendMessage made; nil without an error is a kind that this version does not
 // know. What later versions append to a message is skipped. It keeps no part of b.
 func decodeMessage(b []byte) (message, error) {
-	if len(b) == 0 || len(b) > maxFrame {
+	switch {
+	case len(b) == 0:
+		return pulse{}, nil
+	case len(b) > maxFrame:
 		return nil, errShort
 	}
 	r := &wire{rest: b[1:]}

@@ -23,7 +23,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		}, []string{"state"}),
 		messages: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "landfall_mesh_messages_total",
-			Help: "Mesh messages by kind (gossip: packet, stream; peer channel: beat, soft, need, held, push, taken, sums, page, bye) and direction (in, out).",
+			Help: "Mesh messages by kind (gossip: packet, stream; peer channel: beat, soft, need, held, push, taken, sums, page, bye, pulse) and direction (in, out).",
 		}, []string{"kind", "direction"}),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "landfall_mesh_refused_total",

@@ -68,10 +68,10 @@ func (r reach) step(now time.Time, o outcome, silence time.Duration) reach {
 	return r
 }
 
-// silenceLimit is how long a peer may stay silent: four beats, at least a second, and two round trips more, since on a
-// long path one retransmission alone takes longer than a beat.
+// silenceLimit is how long a peer may stay silent: five beats, at least a second and a quarter, and two round trips more:
+// a segment that is lost twice over comes after three retransmission timeouts, each a fifth of a second and a round trip.
 func silenceLimit(beat, rtt time.Duration) time.Duration {
-	return max(4*beat, time.Second) + 2*rtt
+	return max(5*beat, 1250*time.Millisecond) + 2*rtt
 }
 
 // smooth is the running round trip after one more sample, by the weight of RFC 6298 section 2.3.

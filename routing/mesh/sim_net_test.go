@@ -8,7 +8,14 @@ import (
 	"time"
 )
 
-type simHeap []simEvent
+// simHeap is what is to come, by time and then in the order in which it was asked for. The events themselves lie still.
+type simHeap []simDue
+
+type simDue struct {
+	at   time.Duration
+	seq  uint64
+	slot int32
+}
 
 func (h simHeap) less(i, j int) bool {
 	return h[i].at < h[j].at || h[i].at == h[j].at && h[i].seq < h[j].seq
@@ -16,8 +23,14 @@ func (h simHeap) less(i, j int) bool {
 
 func (s *sim) push(e simEvent) {
 	s.seq++
-	e.seq = s.seq
-	s.queue = append(s.queue, e)
+	slot := int32(len(s.slab))
+	if k := len(s.free); k > 0 {
+		slot, s.free = s.free[k-1], s.free[:k-1]
+		s.slab[slot] = e
+	} else {
+		s.slab = append(s.slab, e)
+	}
+	s.queue = append(s.queue, simDue{e.at, s.seq, slot})
 	h := s.queue
 	for i := len(h) - 1; i > 0; {
 		p := (i - 1) / 2
@@ -31,10 +44,12 @@ func (s *sim) push(e simEvent) {
 
 func (s *sim) pop() simEvent {
 	h := s.queue
-	top := h[0]
+	slot := h[0].slot
+	top := s.slab[slot]
+	s.slab[slot] = simEvent{}
+	s.free = append(s.free, slot)
 	n := len(h) - 1
 	h[0] = h[n]
-	h[n] = simEvent{}
 	h = h[:n]
 	s.queue = h
 	for i := 0; ; {
@@ -54,20 +69,24 @@ func (s *sim) pop() simEvent {
 	return top
 }
 
-// overhead is what HTTP/2 and TLS add to a message: the record's header and tag (5+17), the frame's header (9) and the
-// message's length.
-const overhead = 22 + 9 + 2
+// overhead is what HTTP/2 and TLS 1.3 add to a message that is sent alone, as most are: the record's header, type and tag
+// (5+1+16) and the frame's header (9). TestWireBytes holds it against real connections.
+const overhead = 22 + 9
 
+// size is what a message is on the wire, the headers of TCP and IP left out.
 func size(m message, scratch []byte) (int, []byte) {
-	if b, ok := m.(*beat); ok {
-		n := 1 + uvarintLen(b.seq) + uvarintLen(b.echo) + uvarintLen(b.hold) + 9
-		if b.wall > 0 {
-			n += uvarintLen(uint64(b.wall))
+	switch m := m.(type) {
+	case pulse:
+		return 1 + overhead, scratch
+	case *beat:
+		n := 1 + uvarintLen(m.seq) + uvarintLen(m.echo) + uvarintLen(m.hold) + 9
+		if m.wall > 0 {
+			n += uvarintLen(uint64(m.wall))
 		}
-		return n + overhead, scratch
+		return 1 + n + overhead, scratch
 	}
 	scratch = appendMessage(scratch[:0], m)
-	return len(scratch) + overhead, scratch
+	return uvarintLen(uint64(len(scratch))) + len(scratch) + overhead, scratch
 }
 
 func uvarintLen(v uint64) int {
@@ -83,7 +102,7 @@ func (s *sim) carry(idx int, o *effects) {
 	n := s.nodes[idx]
 	for _, sv := range o.saves {
 		d := time.Duration(1+s.rng.IntN(8)) * time.Millisecond
-		s.push(simEvent{at: max(s.now+d, n.diskBusy), kind: simSaved, node: idx, life: n.life, token: sv.token, rs: sv.registers, wipe: sv.wipe, gone: sv.gone})
+		s.push(simEvent{at: max(s.now+d, n.diskBusy), kind: simSaved, node: idx, life: n.life, saved: sv})
 		n.diskBusy = max(s.now+d, n.diskBusy)
 	}
 	for _, m := range o.sends {
@@ -151,6 +170,8 @@ func (s *sim) transmit(idx int, n *simNode, m sending) {
 	bytes, _ := size(m.msg, scratch[:0])
 	n.sent += uint64(bytes)
 	n.messages++
+	peer := s.nodes[l.ends[1-l.sideOf(idx, n.life)]]
+	peer.received += uint64(bytes)
 	if s.kinds != nil {
 		s.kinds[m.msg.kind().String()]++
 	}
@@ -186,12 +207,10 @@ func (s *sim) transmit(idx int, n *simNode, m sending) {
 		return
 	}
 	if s.loss > 0 {
-		rto := 200*time.Millisecond + 2*d
-		for k := 0; s.rng.Float64() < s.loss; k++ {
-			if k == 7 {
-				break // the connection would soon be given up
-			}
-			d += rto << k
+		// The retransmission timeout doubles, but what follows on the connection tells of a loss sooner (RFC 8985).
+		rto, told := 200*time.Millisecond+2*d, s.beat+2*d
+		for k := 0; k < 7 && s.rng.Float64() < s.loss; k++ {
+			d += min(rto<<k, told)
 		}
 	}
 	e.at = max(s.now+d, l.ready[to])

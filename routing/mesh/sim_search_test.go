@@ -281,14 +281,12 @@ func TestSimReplays(t *testing.T) {
 
 func debugDump(s *sim) {
 	for _, n := range s.nodes {
-		for _, id := range n.core.linkIDs() {
-			l := n.core.links[id]
-			fmt.Println(n.name, n.core.boot, "link", id, l.peer.name, "dialed", l.dialed, "age", s.epoch().Add(s.now).Sub(l.opened), "seq", l.seq, "got", l.got, "echoed", l.echoed, "inbox", n.inbox[id] != nil, l.peer.reach)
+		for _, l := range n.core.lineup {
+			fmt.Println(n.name, n.core.boot, "link", l.id, l.peer.name, "dialed", l.dialed, "age", s.epoch().Add(s.now).Sub(l.opened), "seq", l.seq, "got", l.got, "echoed", l.echoed, "inbox", n.inbox[l.id] != nil, l.peer.reach)
 		}
-		for _, name := range n.core.names() {
-			mb := n.core.members[name]
+		for _, mb := range n.core.order {
 			if mb.link == nil {
-				fmt.Println(n.name, "no link", name, mb.wanted, mb.dialing, mb.fails, mb.redial.Sub(s.epoch().Add(s.now)), mb.reach, mb.info.State, mb.observed)
+				fmt.Println(n.name, "no link", mb.name, mb.wanted, mb.dialing, mb.fails, mb.redial.Sub(s.epoch().Add(s.now)), mb.reach, mb.info.State, mb.observed)
 			}
 		}
 	}

@@ -16,6 +16,9 @@ type sim struct {
 	kinds map[string]int
 	now   time.Duration // since the start
 	queue simHeap
+	slab  []simEvent
+	free  []int32 // places in slab
+	ways  [][]time.Duration
 	seq   uint64
 	nodes []*simNode
 	index map[string]int
@@ -30,9 +33,10 @@ type sim struct {
 	datagram bool               // losses, doubles and reordering reach the core, not only as delay
 	cuts     map[[2]string]bool // from, to: names of nodes or regions; what is cut is lost in that direction
 
-	onResult func(n *simNode, r result)
-	onEvent  func(n *simNode, e event)
-	events   uint64
+	onDeliver func(to int, m message)
+	onResult  func(n *simNode, r result)
+	onEvent   func(n *simNode, e event)
+	events    uint64
 }
 
 // simNode is a process with a disk and a clock.
@@ -47,7 +51,10 @@ type simNode struct {
 	diskAlive    time.Duration // when it last ran, as it wrote down
 	diskBusy     time.Duration // writes keep their order
 	inbox        map[uint64]*simLink
+	place        int    // of its region in sim.ways
+	speaks       int    // the version of the protocol
 	sent         uint64 // bytes
+	received     uint64 // bytes sent to it
 	messages     uint64
 	lost         int // messages dropped by the network
 	writes       uint64
@@ -76,7 +83,6 @@ const (
 
 type simEvent struct {
 	at    time.Duration
-	seq   uint64
 	kind  simKind
 	how   ending
 	side  uint8
@@ -84,10 +90,7 @@ type simEvent struct {
 	life  int
 	link  *simLink
 	msg   message
-	token uint64
-	rs    []Register
-	wipe  bool
-	gone  []string
+	saved saving
 	peer  string
 	call  func()
 }
@@ -109,7 +112,10 @@ func (s *sim) epoch() time.Time { return time.Unix(1_800_000_000, 0) }
 
 // add makes a node that isn't started yet.
 func (s *sim) add(region, name string) *simNode {
-	n := &simNode{name: name, region: region, disk: map[string]Register{}}
+	n := &simNode{name: name, region: region, place: slices.Index(s.regions(), region), speaks: protoVersion, disk: map[string]Register{}}
+	if n.place < 0 {
+		n.place = len(s.regions())
+	}
 	s.index[name] = len(s.nodes)
 	s.nodes = append(s.nodes, n)
 	return n
@@ -209,7 +215,19 @@ func (s *sim) end(l *simLink, side int, how ending) {
 }
 
 func (s *sim) way(from, to int) time.Duration {
-	d := s.oneWay(s.nodes[from].region, s.nodes[to].region)
+	a, b := s.nodes[from], s.nodes[to]
+	for len(s.ways) <= max(a.place, b.place) {
+		s.ways = append(s.ways, nil)
+	}
+	row := s.ways[a.place]
+	for len(row) <= b.place {
+		row = append(row, -1)
+	}
+	s.ways[a.place] = row
+	if row[b.place] < 0 {
+		row[b.place] = s.oneWay(a.region, b.region)
+	}
+	d := row[b.place]
 	return d + time.Duration(s.rng.Int64N(int64(d/50)+1))
 }
 
@@ -259,6 +277,9 @@ func (s *sim) handle(e simEvent) {
 		s.carry(e.node, n.core.tick(now))
 	case simDeliver:
 		if !e.link.down[e.side] {
+			if s.onDeliver != nil {
+				s.onDeliver(e.node, e.msg)
+			}
 			s.carry(e.node, n.core.message(now, e.link.id, e.msg))
 		}
 	case simUp:
@@ -272,8 +293,8 @@ func (s *sim) handle(e simEvent) {
 	case simDialed:
 		s.carry(e.node, n.core.dialFailed(now, e.peer, e.how, "no connection"))
 	case simSaved:
-		if e.token != 0 {
-			s.carry(e.node, n.core.saved(now, e.token, nil))
+		if e.saved.token != 0 {
+			s.carry(e.node, n.core.saved(now, e.saved.token, nil))
 		}
 	}
 }
@@ -282,13 +303,13 @@ func (s *sim) disk(n *simNode, e simEvent) {
 	if n.life != e.life || !n.up {
 		return // it was not on disk yet
 	}
-	if e.wipe {
+	if e.saved.wipe {
 		clear(n.disk)
 	}
-	for _, key := range e.gone {
+	for _, key := range e.saved.gone {
 		delete(n.disk, key)
 	}
-	for _, r := range e.rs {
+	for _, r := range e.saved.registers {
 		n.disk[r.Key] = r
 	}
 }
@@ -310,7 +331,7 @@ func (s *sim) up(e simEvent, n *simNode, now instant) {
 		e.link.ready[0] = s.now + 2*s.way(e.node, e.link.ends[0])
 	}
 	n.inbox[e.link.id] = e.link
-	s.carry(e.node, n.core.linkUp(now, e.link.id, other.name, s.infoOf(other), e.side == 0))
+	s.carry(e.node, n.core.linkUp(now, e.link.id, other.name, s.infoOf(other), other.speaks, e.side == 0))
 	if e.side == 0 && e.link.down[1] && n.inbox[e.link.id] != nil { // the other side has ended it already
 		delete(n.inbox, e.link.id)
 		e.link.down[0] = true

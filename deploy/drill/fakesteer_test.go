@@ -35,11 +35,10 @@ type steeringFaults struct {
 
 // steering is the fake fleet's decision, for clients of the first region, "east". It is guarded by fakeLab.mu.
 type steering struct {
-	began  time.Time // of the gradual drain in force; zero: none
-	over   time.Duration
-	asks   int
-	far    map[netip.Prefix]bool // networks that told of a long way
-	served int
+	began time.Time // of the gradual drain in force; zero: none
+	over  time.Duration
+	asks  int
+	far   map[netip.Prefix]bool // networks that told of a long way
 }
 
 // takeOver reads a drain's body.

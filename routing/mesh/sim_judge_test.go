@@ -50,6 +50,10 @@ func (j *jury) look() {
 	}
 }
 
+// newcomer is how long a node that has started may find a region down because it has met only dead nodes of it. It does
+// not serve by then.
+const newcomer = 5 * time.Second
+
 // recently is how old what others see may be when a verdict is found by it: a node that was paused wakes with old words.
 const recently = 12 * time.Second
 
@@ -212,8 +216,8 @@ func (j *jury) down(n *simNode, c healthcheck.Change) {
 	j.found++
 	region := c.Subject.Region
 	j.onDown(n, region, c.Evidence)
-	if c.Evidence == "" { // nobody votes on what is gone: silent for long to all that are heard
-		return
+	if c.Evidence == "" || j.s.epoch().Add(j.s.now).Sub(n.core.started) < newcomer {
+		return // nobody votes on what is gone, silent for long to all that are heard; and who just started knows few nodes yet
 	}
 	against, others := 0, 0
 	for _, from := range j.regions {

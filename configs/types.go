@@ -18,6 +18,7 @@ type Config struct {
 	Shutdown    Shutdown            `yaml:"shutdown" doc:"The stages of a stop."`
 	Services    map[string]*Service `yaml:"services" doc:"What the fleet serves: hosts, their routes and their origins." required:"true"`
 	Flags       map[string]Flag     `yaml:"flags" doc:"Switches that routes depend on, turned at run time; by name."`
+	Chaos       Chaos               `yaml:"chaos" doc:"Faults made on purpose, for drills."`
 	Admin       Admin               `yaml:"admin" doc:"Who may use the admin API."`
 	Observe     Observe             `yaml:"observe" doc:"Logs."`
 
@@ -53,7 +54,7 @@ type Listen struct {
 // Mesh is how nodes find and trust each other.
 type Mesh struct {
 	Join StringList `yaml:"join" doc:"Addresses (host or host:port) of nodes to find the fleet by; any one that answers is enough. They are tried for ever."`
-	Key  StringList `yaml:"key" doc:"Gossip keys, each 32 bytes in base64: the first encrypts, all decrypt. A reload rotates them without a gap: add the new one behind the old on every node, then move it to the front, then remove the old. Use ${ENV}." secret:"true"`
+	Key  StringList `yaml:"key" doc:"Gossip keys, each 32 bytes in base64: the first encrypts, all decrypt. Rotate them by landfall fleet rotate-key; from then on the nodes keep the keys themselves, and this one serves nodes that start with an empty data folder. Or by hand, with reloads: add the new one behind the old on every node, then move it to the front, then remove the old. Use ${ENV}." secret:"true"`
 	TLS  MeshTLS    `yaml:"tls" doc:"The fleet's CA and this node's certificate, for the peer channel."`
 }
 
@@ -83,6 +84,7 @@ type DNSRate struct {
 // DNSRTT is steering by measured round trips.
 type DNSRTT struct {
 	Measure  bool    `yaml:"measure" doc:"Measure clients' round trips (TCP, on Linux), remember them by prefix (/24, /48), share them over the mesh, and prefer them to geography." default:"true"`
+	Header   string  `yaml:"header" doc:"Request header in which trusted_proxies tell the round trip to their client, in milliseconds, as load balancers can: then it is known through them too. Absent: none."`
 	Explore  Percent `yaml:"explore" doc:"Share of the clients that go to the runner-up for ten minutes, so that its round trip becomes known too; never those that residency binds, and never far." default:"0%"`
 	Prefixes int     `yaml:"prefixes" doc:"Prefixes that are remembered, wider networks included; 100 bytes each in a fleet of 12 regions." default:"262144" min:"1024" max:"4194304"`
 }
@@ -132,7 +134,15 @@ type Cache struct {
 	RegionPeers *bool  `yaml:"region_peers" doc:"The nodes of a region share one cache: each URL has a holder among them, which the others ask on a miss; what is hot is copied." default:"true"`
 	Shield      string `yaml:"shield" doc:"Which region alone asks the origins on a miss, of all regions: a region, or nearest: for a region without a pool of its own, the nearest that has one. off: each region asks for itself." default:"off"`
 
+	Disk *CacheDisk `yaml:"disk" doc:"Keep what is stored on disk too, where there is more room, and over restarts. Absent: in memory alone."`
+
 	Isolation Duration `yaml:"isolation" doc:"A node that is cut off from the mesh for longer confirms each cached object with its origin before it serves it, since it can't hear of purges. 0s: never." default:"30s" min:"0s" max:"24h"`
+}
+
+// CacheDisk configures the part of a node's cache that is on disk.
+type CacheDisk struct {
+	Path string `yaml:"path" doc:"Folder. Each node makes one of its own name in it." required:"true"`
+	Size Size   `yaml:"size" doc:"Bytes of the files in it. Each object there takes 68 bytes of memory, of which at most an eighth is used so." default:"10GiB" min:"1MiB"`
 }
 
 // Compression configures compression towards clients.
@@ -187,14 +197,17 @@ type Shutdown struct {
 
 // Service is a set of hostnames with its routes and origins.
 type Service struct {
-	Hosts     []string        `yaml:"hosts" doc:"Hostnames: exact, *.suffix for any name below, or * for whatever no other service claims." required:"true"`
-	Steering  Steering        `yaml:"steering" doc:"How a region is chosen for a client."`
-	Residency []Residency     `yaml:"residency" doc:"Where clients' data may go. The first rule that names a client's country holds."`
-	Pools     map[string]Pool `yaml:"pools" doc:"Origins by region; \"any\" serves regions that have none of their own." required:"true"`
-	Pool      PoolPolicy      `yaml:"pool" doc:"Policy of each of the service's pools."`
-	Routes    []Route         `yaml:"routes" doc:"First match wins, in file order; none matching is a 404. Absent: one route for /*."`
-	Debug     bool            `yaml:"debug" doc:"Add Server-Timing, X-Landfall-Region, X-Landfall-Node and X-Request-Id to responses."`
-	Purgers   []Prefix        `yaml:"purgers" doc:"Client addresses that may send PURGE requests to this service (CIDR or single address)."`
+	Hosts          []string        `yaml:"hosts" doc:"Hostnames: exact, *.suffix for any name below, or * for whatever no other service claims." required:"true"`
+	Steering       Steering        `yaml:"steering" doc:"How a region is chosen for a client."`
+	Residency      []Residency     `yaml:"residency" doc:"Where clients' data may go. The first rule that names a client's country holds."`
+	Primary        string          `yaml:"primary" doc:"Region that takes this service's writes: requests with an unsafe method (RFC 9110 section 9.2.1) are served there, or refused with a 503 while it can't be reached. Absent: every region takes writes."`
+	ReadYourWrites Duration        `yaml:"read_your_writes" doc:"For so long after a write, a client's reads go to the primary too and past the cache: as long as the other regions' replicas lag. The client is known by a cookie (landfall-wrote), and by affinity.by where there is one. 0s: reads are never sent there." default:"0s" min:"0s" max:"1h"`
+	Affinity       *Affinity       `yaml:"affinity" doc:"Home regions of users: requests with a user's key are served in the region where its data lives. Absent: by steering alone."`
+	Pools          map[string]Pool `yaml:"pools" doc:"Origins by region; \"any\" serves regions that have none of their own." required:"true"`
+	Pool           PoolPolicy      `yaml:"pool" doc:"Policy of each of the service's pools."`
+	Routes         []Route         `yaml:"routes" doc:"First match wins, in file order; none matching is a 404. Absent: one route for /*."`
+	Debug          bool            `yaml:"debug" doc:"Add Server-Timing, X-Landfall-Region, X-Landfall-Node and X-Request-Id to responses."`
+	Purgers        []Prefix        `yaml:"purgers" doc:"Client addresses that may send PURGE requests to this service (CIDR or single address)."`
 }
 
 // Steering configures the choice of a region.
@@ -228,7 +241,8 @@ type Residency struct {
 
 // Pool is the origins of a service in one region.
 type Pool struct {
-	Origins []string       `yaml:"origins" doc:"URLs: http://host:port or https://host:port. With http+dns:// or https+dns:// all addresses of the host are origins, with http+srv://name or https+srv://name the targets of the name's SRV records; they are looked up again when their TTL is over, and the last good ones stay while that fails." required:"true"`
+	Origins []string       `yaml:"origins" doc:"URLs: http://host:port or https://host:port. With http+dns:// or https+dns:// all addresses of the host are origins, with http+srv://name or https+srv://name the targets of the name's SRV records; they are looked up again when their TTL is over, and the last good ones stay while that fails. Needed unless there is a file."`
+	File    string         `yaml:"file" doc:"A file that lists origins, besides those of origins: a URL and, if it is not 1, a weight on each line; what follows a # is a comment. It is watched, and a change takes effect within two seconds; while it is absent, empty or faulty the last good origins stay." path:"true"`
 	Weights map[string]int `yaml:"weights" doc:"Weight by origin URL (default 1): its share of the requests beside the others." min:"1" max:"1000"`
 }
 
@@ -463,7 +477,7 @@ type Admin struct {
 type Token struct {
 	Name  string   `yaml:"name" doc:"Who holds it; written to the events." required:"true"`
 	Hash  string   `yaml:"hash" doc:"bcrypt hash of the token (htpasswd -nbB name token)." required:"true" secret:"true"`
-	Allow []string `yaml:"allow" doc:"What it may do." default:"[read]" enum:"read,drain,purge"`
+	Allow []string `yaml:"allow" doc:"What it may do." default:"[read]" enum:"read,drain,purge,fleet"`
 }
 
 // Observe configures the logs.

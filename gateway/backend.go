@@ -32,6 +32,7 @@ func (b backend) Status() admin.Status {
 		DNSPush: n.pushStatus(),
 	}
 	st.Ready, st.NotReady = b.Ready()
+	st.Faults = len(n.faults())
 	for i := range s.Regions {
 		st.Regions = append(st.Regions, b.summary(i))
 	}
@@ -188,7 +189,7 @@ func (b backend) Pools(service string) ([]admin.Pool, error) {
 			p.Panic, p.Breaker, p.Balance = status.Panic, status.Breaker, status.Balance
 			p.Origins = b.origins(service)
 		} else {
-			p.Origins = b.remoteOrigins(service, r.Name, pool.Origins)
+			p.Origins = b.remoteOrigins(service, r.Name, pool)
 		}
 		out = append(out, p)
 	}
@@ -219,9 +220,9 @@ func (b backend) origins(service string) []admin.Origin {
 }
 
 // remoteOrigins are another region's origins, as its nodes report them.
-func (b backend) remoteOrigins(service, region string, urls []string) []admin.Origin {
+func (b backend) remoteOrigins(service, region string, pool configs.Pool) []admin.Origin {
 	var out []admin.Origin
-	for _, url := range b.lookedUp(service, region, urls) {
+	for _, url := range b.lookedUp(service, region, pool) {
 		o := admin.Origin{URL: url, State: routing.Unknown.String(), Detail: "no node of " + region + " has told yet"}
 		for _, m := range b.n.picture.Load().members {
 			state, told := m.report.Origins[service][url]
@@ -240,6 +241,9 @@ func (b backend) Cache() admin.CacheStats {
 	out := admin.CacheStats{
 		Node: b.n.id.name, Enabled: st.MaxBytes > 0, Objects: st.Objects, Bytes: st.Bytes, MaxBytes: st.MaxBytes,
 		Hits: uint64(st.Hits), Misses: uint64(st.Misses), Evictions: uint64(st.Evictions),
+	}
+	if d := st.Disk; d != nil {
+		out.Disk = &admin.CacheDisk{Objects: d.Records, Bytes: d.Bytes, MaxBytes: d.MaxBytes, Evictions: uint64(d.Evicted), Corrupt: uint64(d.Corrupt), Down: d.Down}
 	}
 	if total := out.Hits + out.Misses; total > 0 {
 		out.HitRatio = float64(out.Hits) / float64(total)
@@ -279,7 +283,11 @@ func (b backend) Ready() (bool, []string) {
 	case mesh.Serving:
 		return true, nil
 	case mesh.Joining:
-		return false, []string{"the node has not joined the fleet and merged its registers yet"}
+		why := "the node has not joined the fleet and merged its registers yet"
+		if b.n.mesh != nil && b.n.mesh.Waiting() != "" {
+			why += "; it waits for " + b.n.mesh.Waiting()
+		}
+		return false, []string{why}
 	case mesh.Draining:
 		return false, []string{"the node or its region is drained"}
 	default:

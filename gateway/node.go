@@ -72,6 +72,7 @@ type Node struct {
 	changed    chan struct{}
 	requests   rate
 	spills     spills
+	homing     homing
 	strains    strains
 	rtts       atomic.Pointer[rttTable] // nil while nothing is measured
 	purges     *purgeLog
@@ -82,6 +83,7 @@ type Node struct {
 	purgeTrack  *purgeTrack
 	purgeWriter *purgeWriter
 	purgeEvents eventLimit
+	doubts      atomic.Bool // of what an earlier process left in the cache on disk
 
 	joined     chan struct{}         // closed when the node may take traffic
 	stating    sync.Mutex            // one change of state at a time
@@ -93,12 +95,15 @@ type Node struct {
 	// Owned by watch.
 	published   string // the report that the fleet has
 	publishedAt time.Time
+	keys        *keyring // nil without a mesh
 	isolation   isolation
+	metAt       time.Time // since when other nodes are heard while doubts holds
 	observers   observers
 	toldToGo    bool      // connections are told to go because of a drain
 	drainSeen   time.Time // when the node's drain began or ended, by its own clock
 
 	reloading  sync.Mutex
+	rotating   sync.Mutex // one step of a key's rotation at a time
 	targeting  sync.Mutex // one change of what is checked at a time
 	lastReload atomic.Pointer[reloadResult]
 }
@@ -207,14 +212,6 @@ func (n *Node) openData(c *configs.Config) error {
 	return nil
 }
 
-func (n *Node) openCache(c *configs.Config) error {
-	n.cache = cache.New(cache.Options{
-		MaxBytes: int64(c.Cache.Memory), MaxObject: int64(c.Cache.MaxObject), Now: n.o.Now, Metrics: n.metrics.cache, Logger: n.log,
-	})
-	n.closers = append(n.closers, n.cache.Close)
-	return nil
-}
-
 // openCerts loads the certificates of clients' listeners and of the peer channel.
 func (n *Node) openCerts(c *configs.Config) (err error) {
 	if len(c.Listen.HTTPS) > 0 {
@@ -258,10 +255,14 @@ func (n *Node) openMesh(c *configs.Config) error {
 	if err := errors.Join(err1, err2, err3); err != nil {
 		return err
 	}
-	keys, err := meshKeys(c.Mesh.Key)
+	configured, err := meshKeys(c.Mesh.Key)
 	if err != nil {
 		return err
 	}
+	if n.keys, err = openKeyring(c.Fleet, n.o.DataDir, configured); err != nil {
+		return err
+	}
+	keys := n.keys.keys()
 	n.mesh, err = mesh.New(mesh.Options{
 		Node: n.id.name, Region: n.id.region, Fleet: c.Fleet, Version: n.o.Version, ConfigHash: c.Hash, Boot: n.boot,
 		Addrs: n.id.addrs, Bind: bind, Advertise: gossip, Peer: peer, Admin: api, Keys: keys, Join: append(c.Mesh.Join, n.o.Join...),
@@ -287,15 +288,15 @@ func (n *Node) openPurges(*configs.Config) error {
 // peerAddr is where a node's peer listener is. It is asked only once the mesh exists.
 func (n *Node) peerAddr(name string) (netip.AddrPort, bool) { return n.mesh.PeerAddr(name) }
 
-// peerDelay is the simulated delay of a connection to a node, by its region: the way there and back, since the side that
-// takes a connection delays nothing.
+// peerDelay is the simulated delay of a connection to a node, each way, by its region. The side that takes a connection
+// delays nothing.
 func (n *Node) peerDelay(name string) time.Duration {
 	if len(n.o.Latency) == 0 {
 		return 0
 	}
 	for _, m := range n.mesh.Members() {
 		if m.Name == name {
-			return 2 * n.o.Latency[m.Region]
+			return n.o.Latency[m.Region]
 		}
 	}
 	return 0

@@ -20,8 +20,11 @@ type Backend interface {
 	Weights
 	Purges
 	Breakers
+	Homes
 	Flags
 	Canaries
+	Keys
+	Faults
 }
 
 // Fleet is the fleet as this node sees it.

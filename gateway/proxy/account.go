@@ -17,9 +17,12 @@ type Metrics struct {
 	forwarded *prometheus.CounterVec
 	refusals  *prometheus.CounterVec
 	mirrored  *prometheus.CounterVec
+	directed  *prometheus.CounterVec
+	oldReads  *prometheus.CounterVec
+	waited    *prometheus.CounterVec
 	steered   *prometheus.CounterVec
 	shared    *prometheus.CounterVec
-	canaries  *prometheus.CounterVec
+	trafficMetrics
 
 	in, out [len(hops)]prometheus.Counter // of bytes
 }
@@ -44,16 +47,26 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	}
 	m.mirrored = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "landfall_mirrored_total",
 		Help: "Copies of requests for another service: sent, failed, or skipped because too many were under way or it has no pool here."}, []string{"service", "result"})
+	m.directed = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "landfall_directed_requests_total",
+		Help: "Requests that were sent where their data is, by the region that served (empty: wherever steering led) and why: primary, own_write, ring, moved, pinned, lookup, away (their place could not be reached) or unknown (the lookup failed)."}, []string{"service", "to", "why"})
+	m.oldReads = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "landfall_migration_old_reads_total",
+		Help: "Reads of users who moved that the new home did not have and the old one was asked for: found there, missing there too, or failed."}, []string{"service", "result"})
+	m.waited = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "landfall_migration_waits_total",
+		Help: "Writes that waited for their user's move to be over."}, []string{"service"})
+	reg.MustRegister(m.directed, m.oldReads, m.waited)
 	m.steered = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "landfall_steered_total",
 		Help: "Requests of clients that DNS sent too far and that were told of a better region, by a redirect or by Alt-Svc."}, []string{"from", "to", "by"})
 	m.shared = newShared()
-	m.canaries = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "landfall_canary_requests_total",
-		Help: "Requests of routes with a canary that went to an origin, by side (stable, canary) and result (ok, failed)."}, []string{"service", "to", "side", "result"})
-	reg.MustRegister(m.steered, m.canaries, m.requests, m.duration, m.bytes, m.forwarded, m.refusals, m.mirrored, m.shared)
+	reg.MustRegister(m.steered, m.requests, m.duration, m.bytes, m.forwarded, m.refusals, m.mirrored, m.shared)
+	m.trafficMetrics = newTrafficMetrics(reg)
 	for i, hop := range hops {
 		m.in[i], m.out[i] = m.bytes.WithLabelValues("in", hop), m.bytes.WithLabelValues("out", hop)
 	}
 	return m
+}
+
+func (m *Metrics) placed(service, to, why string) {
+	m.directed.WithLabelValues(service, to, why).Inc()
 }
 
 // meter is a route's request counters, made when they are first counted, so that the hot path need not look them up
@@ -134,6 +147,9 @@ func (x *exchange) logAccess(service, route string, status int, seconds float64)
 		if x.refusal.cause != nil {
 			attrs = append(attrs, slog.String("cause", x.refusal.cause.Error()))
 		}
+	}
+	if tr := x.trail.Load(); tr != nil && tr.Fault != "" {
+		attrs = append(attrs, slog.String("fault", tr.Fault))
 	}
 	if x.outcome.Aborted {
 		attrs = append(attrs, slog.Bool("aborted", true))

@@ -35,7 +35,7 @@ type PeerOptions struct {
 	TLS func() *tls.Config
 	// Resolve tells where a node's peer listener is; false: no such node.
 	Resolve func(node string) (netip.AddrPort, bool)
-	// Delay is a simulated one-way delay of what is sent to a node; nil or 0: none.
+	// Delay is the simulated delay of a connection to a node, each way; nil or 0: none.
 	Delay func(node string) time.Duration
 	// Dial opens connections; nil: net.Dialer.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
@@ -211,7 +211,8 @@ func (t *PeerTransport) connect(ctx context.Context, network, node string) (net.
 	if err != nil {
 		return nil, &connectError{where, causeOr(ctx, err)}
 	}
-	counted := &countedConn{Conn: DelayConn(raw, t.o.Delay(node)), closed: func() {}}
+	delay := t.o.Delay(node)
+	counted := &countedConn{Conn: DelayReads(DelayConn(raw, delay), delay), closed: func() {}}
 	config := t.o.TLS().Clone()
 	config.ServerName = node
 	config.NextProtos = []string{"h2"}

@@ -32,23 +32,56 @@ func (d *disk) take() []saving {
 func (m *Mesh) runDisk(ctx context.Context) {
 	for {
 		for batch := m.disk.take(); len(batch) > 0; batch = m.disk.take() {
-			for _, s := range batch {
-				m.write(s)
-			}
+			m.writeAll(batch)
 		}
 		select {
 		case <-m.disk.wake:
 		case <-ctx.Done():
-			for _, s := range m.disk.take() {
-				m.write(s)
-			}
+			m.writeAll(m.disk.take())
 			return
 		}
 	}
 }
 
+// writeAll writes what waits: registers that follow each other with one fsync for all, so that a storm of writes is as fast
+// as the disk is, and not as many times slower as it has registers.
+func (m *Mesh) writeAll(batch []saving) {
+	for len(batch) > 0 {
+		n := 0
+		var together []Register
+		for n < len(batch) && !batch[n].wipe && len(batch[n].gone) == 0 && batch[n].own == batch[0].own {
+			together = append(together, batch[n].registers...)
+			n++
+		}
+		if n < 2 || m.store == nil {
+			m.write(batch[0])
+			batch = batch[1:]
+			continue
+		}
+		if !batch[0].own {
+			m.tell(together)
+		}
+		err := m.store.save(together)
+		for _, s := range batch[:n] {
+			m.wrote(s, err)
+		}
+		batch = batch[n:]
+	}
+}
+
+// tell tells the owner of registers. Those of peers are told before they are on disk: the peers have them there, and what
+// they say is not to wait for this node's disk. Only the word that this node holds them does.
+func (m *Mesh) tell(rs []Register) {
+	for _, r := range rs {
+		m.opt.OnRegister(r)
+	}
+}
+
 func (m *Mesh) write(s saving) {
 	var err error
+	if !s.own {
+		m.tell(s.registers)
+	}
 	if m.store != nil {
 		switch {
 		case s.wipe:
@@ -59,6 +92,11 @@ func (m *Mesh) write(s saving) {
 			err = m.store.save(s.registers)
 		}
 	}
+	m.wrote(s, err)
+}
+
+// wrote follows up on a write.
+func (m *Mesh) wrote(s saving, err error) {
 	if s.token == 0 {
 		if err != nil {
 			m.log.Warn("registers that are over stay on disk", "error", err)
@@ -76,10 +114,8 @@ func (m *Mesh) write(s saving) {
 		})
 		err = nil
 	}
-	if err == nil {
-		for _, r := range s.registers {
-			m.opt.OnRegister(r)
-		}
+	if err == nil && s.own {
+		m.tell(s.registers)
 	}
 	m.step(func(c *core, now instant) *effects { return c.saved(now, s.token, err) })
 }

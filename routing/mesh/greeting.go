@@ -2,12 +2,14 @@ package mesh
 
 import (
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -27,12 +29,16 @@ type greeting struct {
 	Keys   []string `json:"keys,omitempty"` // fingerprints of the gossip keys
 }
 
-// keyPrints are short fingerprints of the gossip keys: enough to tell that two nodes share none, useless to find one.
+// KeyPrint is a short fingerprint of a gossip key: enough to tell two keys of a fleet apart, useless to find one.
+func KeyPrint(fleet string, key []byte) string {
+	sum := sha256.Sum256(append([]byte("landfall mesh key\x00"+fleet+"\x00"), key...))
+	return hex.EncodeToString(sum[:4])
+}
+
 func keyPrints(fleet string, keys [][]byte) []string {
 	var out []string
 	for _, k := range keys {
-		sum := sha256.Sum256(append([]byte("landfall mesh key\x00"+fleet+"\x00"), k...))
-		out = append(out, hex.EncodeToString(sum[:4]))
+		out = append(out, KeyPrint(fleet, k))
 	}
 	return out
 }
@@ -91,6 +97,9 @@ func (m *Mesh) admit(r *http.Request, g greeting, i info) *turndown {
 		return &turndown{"identity", http.StatusForbidden, fmt.Sprintf(
 			"the certificate does not bear the sender's name: it is for %s, the node says that it is %s; make one with landfall fleet cert",
 			strings.Join(r.TLS.PeerCertificates[0].DNSNames, ", "), g.Node)}
+	case r.TLS != nil && len(r.TLS.PeerCertificates) > 0 && foreign(r.TLS.PeerCertificates[0], m.opt.Fleet) != "":
+		return &turndown{"identity", http.StatusForbidden, fmt.Sprintf("the certificate of %s is for fleet %q, this is fleet %q; make one with landfall fleet cert",
+			g.Node, foreign(r.TLS.PeerCertificates[0], m.opt.Fleet), m.opt.Fleet)}
 	case len(g.Keys) > 0 && !slices.ContainsFunc(g.Keys, func(k string) bool { return slices.Contains(keys, k) }):
 		return &turndown{"key", http.StatusForbidden, fmt.Sprintf("%s and %s share no mesh.key: give them the same, or rotate it step by step", own, g.Node)}
 	case g.Node == own && i.Boot != m.core.boot:
@@ -100,6 +109,23 @@ func (m *Mesh) admit(r *http.Request, g greeting, i info) *turndown {
 		return &turndown{"self", http.StatusConflict, "that is this node itself: mesh.join or an address leads back to its owner"}
 	}
 	return m.admitName(g.Node, i)
+}
+
+// foreign is the fleet that a certificate names, in a URI landfall:/FLEET/NODE, where it is another than this one; empty
+// for a certificate that names none.
+func foreign(cert *x509.Certificate, fleet string) string {
+	other := ""
+	for _, u := range cert.URIs {
+		if u.Scheme != "landfall" {
+			continue
+		}
+		named, _ := path.Split(strings.TrimPrefix(u.Path, "/"))
+		if named = strings.TrimSuffix(named, "/"); named == fleet {
+			return ""
+		}
+		other = named
+	}
+	return other
 }
 
 // admitName refuses a second process of a name while the first one is heard.

@@ -245,7 +245,7 @@ func (n *Node) rebuild() {
 func (n *Node) member(m mesh.Member, now time.Time) member {
 	if m.Self {
 		m.State = n.state.Load().(mesh.NodeState)
-		return member{Member: m, report: n.ownReport(), fresh: true}
+		return member{Member: m, report: n.ownReport(now), fresh: true}
 	}
 	out := member{Member: m}
 	if m.Report != nil && now.Sub(m.ReportAt) <= reportMaxAge && json.Unmarshal(m.Report, &out.report) == nil {
@@ -255,8 +255,8 @@ func (n *Node) member(m mesh.Member, now time.Time) member {
 }
 
 // ownReport is how this node sees its region's pools.
-func (n *Node) ownReport() report {
-	r := report{Pools: map[string]string{}, Origins: map[string]map[string]string{}, Load: n.loadReport(), Spill: n.spills.published(), Strain: n.strains.told(), Push: n.pushTargets(), PushTrouble: n.pushTrouble()}
+func (n *Node) ownReport(now time.Time) report {
+	r := report{Pools: map[string]string{}, Origins: map[string]map[string]string{}, Load: threeDigits(n.requests.value()), Spill: n.spills.published(), Strain: n.strains.told(), Push: n.pushTargets(), PushTrouble: n.pushTrouble()}
 	if n.keys != nil {
 		r.Keys, r.KeysKept = n.keys.prints(), n.keys.path != ""
 	}
@@ -273,6 +273,7 @@ func (n *Node) ownReport() report {
 	if origins > maxReportOrigins {
 		r.Origins = nil
 	}
+	n.steady.hold(&r, now)
 	return r
 }
 

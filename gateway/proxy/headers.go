@@ -39,6 +39,7 @@ func stripHopByHop(h http.Header) {
 // what the origin gets.
 func (x *exchange) clean(h http.Header) {
 	stripHopByHop(h)
+	delete(h, headerProtocol)
 	stripInternal(h)
 	stripLookalikes(h)
 	if !x.p.isTrusted(x.conn.Remote.Unmap()) {

@@ -18,6 +18,7 @@ type budget struct {
 	mu      sync.Mutex
 	used    int64 // stored and being stored
 	filling int64 // being stored
+	held    int64 // of used, neither stored nor being stored
 	objects int64
 	evicted int64
 	policy  s3fifo
@@ -49,6 +50,16 @@ func (b *budget) release(n int64) {
 	defer b.mu.Unlock()
 	b.charge(-n)
 	b.filling -= n
+}
+
+// hold takes n bytes, or gives them back, for what is neither an object nor a fill.
+func (b *budget) hold(n int64) (victims []*object) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	victims = b.makeRoom(n)
+	b.charge(n)
+	b.held += n
+	return victims
 }
 
 // commit turns n reserved bytes into an object's own; o.size is at most n.

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"landfall/cache/disk"
 )
 
 const (
@@ -58,6 +60,8 @@ type Options struct {
 	Metrics   *Metrics     // nil: not exported
 	Logger    *slog.Logger // nil: silent
 
+	Disk *DiskOptions // nil: nothing is kept on disk
+
 	// FillTimeout is how long a fetch goes on for the store alone, when nobody waits for it or reads it. 0: 5 minutes.
 	FillTimeout time.Duration
 }
@@ -66,9 +70,11 @@ type Options struct {
 type Cache struct {
 	store       *store
 	generations *generations
+	tier        *tier         // nil: there is no disk
 	sweeps      chan struct{} // asks for a sweep
 	closing     chan struct{}
 	cutOff      atomic.Bool
+	doubt       atomic.Bool // of what an earlier process left on disk
 	marks       *marks
 	metrics     *Metrics
 	logger      *slog.Logger
@@ -108,6 +114,9 @@ func New(o Options) *Cache {
 	c.generations = newGenerations(seed)
 	c.store = newStore(seed, newBudget(o.MaxBytes, c.metrics), c.generations)
 	c.sweeps, c.closing = make(chan struct{}, 1), make(chan struct{})
+	if o.Disk != nil && c.maxObject > 0 {
+		c.openDisk(*o.Disk)
+	}
 	c.running.Go(c.sweep)
 	return c
 }
@@ -125,6 +134,9 @@ func (c *Cache) Close() {
 		f.expire()
 	}
 	c.running.Wait()
+	if c.tier != nil {
+		c.tier.close()
+	}
 	c.store.clear()
 }
 
@@ -139,6 +151,12 @@ func (c *Cache) begin() bool {
 	return true
 }
 
+// remove drops an object that isn't what the origin has any more.
+func (c *Cache) remove(o *object) {
+	c.store.remove(o)
+	c.tier.remove(o)
+}
+
 // Stats is the state of a cache at a moment, and what it did since it was made.
 type Stats struct {
 	Objects  int64 // stored responses, each variant for itself
@@ -148,6 +166,8 @@ type Stats struct {
 
 	Hits, Misses, Stale, Revalidated, Passes, Collapsed, Errors int64 // requests by Outcome.Result
 	Evictions                                                   int64
+
+	Disk *disk.Stats // nil: there is none
 }
 
 // Stats counts.
@@ -156,6 +176,10 @@ func (c *Cache) Stats() Stats {
 	b.mu.Lock()
 	s := Stats{Objects: b.objects, Bytes: b.used, MaxBytes: b.max + b.policy.bytes(), Filling: b.filling, Evictions: b.evicted}
 	b.mu.Unlock()
+	if c.tier != nil {
+		st := c.tier.store.Stats()
+		s.Disk = &st
+	}
 	for i := range c.store.shards {
 		r := &c.store.shards[i].results
 		s.Hits += r.of(Hit).Load()

@@ -1,9 +1,9 @@
 // Package cache is the node's shared HTTP cache: it decides by RFC 9111 what may be stored and reused, keeps it in
-// memory within a bound of bytes, collapses concurrent misses into one fetch, and drops what is purged.
+// memory, and on disk, within bounds of bytes, collapses concurrent misses into one fetch, and drops what is purged.
 //
 // It stands between the handler chain (gateway/proxy), which calls Serve with the request and a small view of it, and
 // the origin, which it reaches only through the Fetch it is handed: choice of region, pools, retries and compression
-// are behind that function. It imports no other package of Landfall.
+// are behind that function. Of Landfall it imports only its own store on disk.
 //
 // # What is stored
 //
@@ -32,6 +32,13 @@
 // A purge is of one service: of a URL (in all variants, schemes and ports), a prefix, a host, a surrogate key, or all. It
 // is applied by generation (see Purge): at one cost whatever it matches, without comparing clocks, and to all that was asked
 // of the origin before it, however late that is stored.
+//
+// # On disk
+//
+// With Options.Disk, what is stored is also written to disk (package cache/disk), found there when memory has let go of it,
+// and there after a restart or a kill. Purges hold over both: each is noted in a journal before Purge returns, what is on
+// disk is compared with them before it is served, and what can't be noted is made up for by emptying the disk. A disk that
+// is full, fails or hangs costs keeping there, never an answer.
 //
 // # Reuse
 //

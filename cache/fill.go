@@ -182,7 +182,7 @@ func (f *fill) open() {
 	if err == nil && f.prior != nil && response.StatusCode == http.StatusNotModified && !f.confirms(response) {
 		// Not a confirmation of what is stored: section 4.3.4 leaves nothing but to ask again without conditions.
 		discard(response)
-		f.c.store.remove(f.prior)
+		f.c.remove(f.prior)
 		f.prior = nil
 		f.request = f.request.Clone(f.ctx)
 		f.request.Header.Del("If-None-Match")
@@ -304,7 +304,7 @@ func (f *fill) hand(response *http.Response, received time.Time, why refusal) {
 	default:
 		f.c.marks.set(f.key, received, markFor)
 		if f.prior != nil {
-			f.c.store.remove(f.prior)
+			f.c.remove(f.prior)
 		}
 	}
 	f.mu.Lock()
@@ -370,6 +370,7 @@ func (f *fill) store(held int) {
 	f.reserved = 0
 	if f.c.store.put(f, o) {
 		f.stored.Store(true)
+		f.c.tier.put(o)
 		if f.verdict == shared {
 			f.c.marks.clear(f.key)
 		}

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"hash/maphash"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -32,6 +33,7 @@ const (
 	ofHost
 	ofKey
 	ofGroup
+	ofURL // only what is on disk looks there: in memory, a purge of a URL marks the objects themselves
 )
 
 type cellName struct {
@@ -95,7 +97,10 @@ type generations struct {
 	now   atomic.Uint64 // the last generation given out
 	floor atomic.Uint64 // fetches that began before it are not stored
 	idle  atomic.Int64  // cells without references
+	keep  atomic.Uint64 // purges since are not forgotten: something on disk may be older
 	parts [partCount]cellPart
+
+	record func(purgeEntry) // nil: nothing is on disk
 }
 
 type cellPart struct {
@@ -105,6 +110,7 @@ type cellPart struct {
 
 func newGenerations(seed maphash.Seed) *generations {
 	g := &generations{seed: seed}
+	g.keep.Store(math.MaxUint64)
 	for i := range g.parts {
 		g.parts[i].cells = make(map[cellName]*cell)
 	}
@@ -190,7 +196,7 @@ func (g *generations) purge(n cellName, soft bool, now time.Time) int {
 		c.live = 0
 	}
 	p.mu.Unlock()
-	if g.idle.Load() > maxIdle {
+	if g.record == nil && g.idle.Load() > maxIdle {
 		g.raise(g.now.Load())
 	}
 	return int(objects)
@@ -243,6 +249,7 @@ func (g *generations) raise(gen uint64) {
 
 // forget drops what concerns only what began before gen, when nothing of the kind is left.
 func (g *generations) forget(gen uint64) {
+	gen = min(gen, g.keep.Load())
 	for i := range g.parts {
 		p := &g.parts[i]
 		p.mu.Lock()

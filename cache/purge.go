@@ -28,18 +28,26 @@ func (c *Cache) Purge(p Purge) (objects int, behind *Count) {
 	now := c.now()
 	defer c.wantSweep()
 	host := KeyOf(Request{Host: p.Host}).Host
+	target, text := cellName{p.Service, ofHost, host}, ""
 	switch {
 	case p.All:
-		return c.generations.purge(cellName{p.Service, ofService, ""}, p.Soft, now), nil
+		target = cellName{p.Service, ofService, ""}
 	case p.Key != "":
-		return c.generations.purge(cellName{p.Service, ofKey, p.Key}, p.Soft, now), nil
+		target = cellName{p.Service, ofKey, p.Key}
 	case p.Prefix == "/", p.Prefix == "" && p.Path == "":
-		return c.generations.purge(cellName{p.Service, ofHost, host}, p.Soft, now), nil
 	case p.Prefix != "":
-		return 0, c.generations.purgePrefix(cellName{p.Service, ofHost, host}, p.Prefix, p.Soft, now)
+		text = p.Prefix
+	default:
+		u := KeyOf(Request{Service: p.Service, Host: p.Host, Path: p.Path, RawQuery: p.RawQuery}).url()
+		return c.store.purge(u, p.Soft, now), nil
 	}
-	u := KeyOf(Request{Service: p.Service, Host: p.Host, Path: p.Path, RawQuery: p.RawQuery}).url()
-	return c.store.purge(u, p.Soft, now), nil
+	if text != "" {
+		behind = c.generations.purgePrefix(target, text, p.Soft, now)
+	} else {
+		objects = c.generations.purge(target, p.Soft, now)
+	}
+	c.generations.recorded(target, text, p.Soft, now)
+	return objects, behind
 }
 
 // SetCutOff tells the cache whether it hears of purges at all. While it doesn't, it confirms each object with the origin
@@ -97,8 +105,13 @@ func (s *store) purge(u urlKey, soft bool, now time.Time) int {
 	hash := u.hash(s.seed)
 	sh := s.shardOf(hash)
 	sh.mu.Lock()
-	out := sh.purge(u, hash, s.gens.now.Add(1), soft, now)
+	gen := s.gens.now.Add(1)
+	if s.gens.record != nil {
+		s.gens.leave(u.cell(), gen, soft, now.UnixNano())
+	}
+	out := sh.purge(u, hash, gen, soft, now)
 	sh.mu.Unlock()
+	s.gens.recorded(u.cell(), "", soft, now)
 	if !soft {
 		for _, o := range out {
 			s.budget.remove(o)
@@ -134,7 +147,11 @@ func (sh *shard) purge(u urlKey, hash, gen uint64, soft bool, now time.Time) (ou
 // PurgeEverything takes all objects of all services.
 func (c *Cache) PurgeEverything() (objects int) {
 	defer c.wantSweep()
-	return c.generations.purgeAll(c.now())
+	objects = c.generations.purgeAll(c.now())
+	if c.tier != nil {
+		objects = max(objects, c.tier.drop()) // what is in memory is on disk, too
+	}
+	return objects
 }
 
 // purgeAll purges every service that anything stored or under way is of.

@@ -41,9 +41,12 @@ func (f *fill) renew(update http.Header, received time.Time) {
 	fresh.used()
 	f.object, f.shareable = fresh, j.shared
 	if j.refusal == storable {
-		f.stored.Store(f.c.store.replace(f, old, fresh))
+		if f.c.store.replace(f, old, fresh) {
+			f.stored.Store(true)
+			f.c.tier.put(fresh)
+		}
 	} else {
-		f.c.store.remove(old)
+		f.c.remove(old)
 		f.c.store.leave(fresh)
 	}
 	if !j.shared {

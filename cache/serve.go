@@ -33,6 +33,7 @@ type exchange struct {
 	now     time.Time
 	gen     uint64 // the purges that were before it
 	request directives
+	detail  string // of Cache-Status, with a hit
 }
 
 // Serve answers r from the store, by joining a fetch or by fetch, and writes the response to w. view is what the key is
@@ -68,6 +69,10 @@ func (x *exchange) serve() Outcome {
 		x.request = parseDirectives(lines)
 	}
 	f := x.shard.lookup(x.hash, &x.key, x.header)
+	if f.object == nil && x.fromDisk() {
+		x.now, x.detail = x.c.now(), detailDisk
+		f = x.shard.lookup(x.hash, &x.key, x.header)
+	}
 	if f.object != nil {
 		if out, done := x.reuse(f.object); done {
 			return out
@@ -78,21 +83,22 @@ func (x *exchange) serve() Outcome {
 
 // reuse answers from an object without waiting for the origin, if that is allowed.
 func (x *exchange) reuse(o *object) (out Outcome, done bool) {
-	fresh := o.isFresh(x.now) && !x.c.cutOff.Load()
+	unsure := x.c.unsure(o)
+	fresh := o.isFresh(x.now) && !unsure
 	if !o.is(isLicensed) && x.header["Authorization"] != nil {
 		if fresh {
 			return x.pass(fwdRequest), true
 		}
 		return x.pass(fwdStale), true
 	}
-	n := note{hit: true, ttl: floorSeconds(o.remaining(x.now))}
+	n := note{hit: true, ttl: floorSeconds(o.remaining(x.now)), detail: x.detail}
 	switch {
 	case fresh:
 		if x.policy.RefreshAhead > 0 && o.remaining(x.now) < time.Duration(x.policy.RefreshAhead*float64(o.fresh)) {
 			x.refresh(o) // it is in use, so it will be asked for again
 		}
 		return x.writeObject(o, n, Hit), true
-	case o.mayRefresh(x.now) && !x.c.cutOff.Load() && !x.policy.Peer:
+	case !unsure && o.mayRefresh(x.now) && !x.policy.Peer:
 		x.refresh(o)
 		return x.writeObject(o, n, Stale), true
 	case o.failedWithin(x.now, retryAfter) && o.mayHide(x.now):
@@ -335,6 +341,7 @@ func (x *exchange) invalidate(h http.Header) {
 	x.forget(x.key)
 	for _, name := range groups(h["Cache-Group-Invalidation"]) {
 		x.c.generations.purge(x.key.group(name), false, x.c.now())
+		x.c.generations.recorded(x.key.group(name), "", false, x.c.now())
 		x.c.wantSweep()
 	}
 	base := &url.URL{Scheme: x.key.Scheme, Host: x.key.authority(), Path: "/"}

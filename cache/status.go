@@ -12,6 +12,9 @@ const (
 	fwdStale    = "stale"     // stored, to be revalidated
 )
 
+// detailDisk tells that a hit came from disk.
+const detailDisk = "disk"
+
 // note is one cache's member of Cache-Status (RFC 9211).
 type note struct {
 	hit       bool

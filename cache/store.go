@@ -345,3 +345,14 @@ func (s *store) reserve(n int64) bool {
 	s.drop(victims)
 	return ok
 }
+
+// hold takes bytes for something else.
+func (s *store) hold(n int64) { s.drop(s.budget.hold(n)) }
+
+// release gives back all that was taken by hold.
+func (s *store) release() {
+	s.budget.mu.Lock()
+	held := s.budget.held
+	s.budget.mu.Unlock()
+	s.hold(-held)
+}

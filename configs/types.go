@@ -18,6 +18,7 @@ type Config struct {
 	Shutdown    Shutdown            `yaml:"shutdown" doc:"The stages of a stop."`
 	Services    map[string]*Service `yaml:"services" doc:"What the fleet serves: hosts, their routes and their origins." required:"true"`
 	Flags       map[string]Flag     `yaml:"flags" doc:"Switches that routes depend on, turned at run time; by name."`
+	Chaos       Chaos               `yaml:"chaos" doc:"Faults made on purpose, for drills."`
 	Admin       Admin               `yaml:"admin" doc:"Who may use the admin API."`
 	Observe     Observe             `yaml:"observe" doc:"Logs."`
 
@@ -53,7 +54,7 @@ type Listen struct {
 // Mesh is how nodes find and trust each other.
 type Mesh struct {
 	Join StringList `yaml:"join" doc:"Addresses (host or host:port) of nodes to find the fleet by; any one that answers is enough. They are tried for ever."`
-	Key  StringList `yaml:"key" doc:"Gossip keys, each 32 bytes in base64: the first encrypts, all decrypt. A reload rotates them without a gap: add the new one behind the old on every node, then move it to the front, then remove the old. Use ${ENV}." secret:"true"`
+	Key  StringList `yaml:"key" doc:"Gossip keys, each 32 bytes in base64: the first encrypts, all decrypt. Rotate them by landfall fleet rotate-key; from then on the nodes keep the keys themselves, and this one serves nodes that start with an empty data folder. Or by hand, with reloads: add the new one behind the old on every node, then move it to the front, then remove the old. Use ${ENV}." secret:"true"`
 	TLS  MeshTLS    `yaml:"tls" doc:"The fleet's CA and this node's certificate, for the peer channel."`
 }
 
@@ -132,7 +133,15 @@ type Cache struct {
 	RegionPeers *bool  `yaml:"region_peers" doc:"The nodes of a region share one cache: each URL has a holder among them, which the others ask on a miss; what is hot is copied." default:"true"`
 	Shield      string `yaml:"shield" doc:"Which region alone asks the origins on a miss, of all regions: a region, or nearest: for a region without a pool of its own, the nearest that has one. off: each region asks for itself." default:"off"`
 
+	Disk *CacheDisk `yaml:"disk" doc:"Keep what is stored on disk too, where there is more room, and over restarts. Absent: in memory alone."`
+
 	Isolation Duration `yaml:"isolation" doc:"A node that is cut off from the mesh for longer confirms each cached object with its origin before it serves it, since it can't hear of purges. 0s: never." default:"30s" min:"0s" max:"24h"`
+}
+
+// CacheDisk configures the part of a node's cache that is on disk.
+type CacheDisk struct {
+	Path string `yaml:"path" doc:"Folder. Each node makes one of its own name in it." required:"true"`
+	Size Size   `yaml:"size" doc:"Bytes of the files in it. Each object there takes 68 bytes of memory, of which at most an eighth is used so." default:"10GiB" min:"1MiB"`
 }
 
 // Compression configures compression towards clients.
@@ -179,7 +188,7 @@ type Limits struct {
 // Shutdown configures the stages of a stop (SIGTERM): leave DNS and mesh, wait, tell the connections, finish.
 type Shutdown struct {
 	DNSWait Duration `yaml:"dns_wait" doc:"How long a leaving node goes on serving after DNS stopped naming it. Absent: the longest TTL of the zones, 0 without zones." max:"1h"`
-	Grace   Duration `yaml:"grace" doc:"How long in-flight requests may then take to finish before they are cut." default:"30s" min:"0s" max:"1h"`
+	Grace   Duration `yaml:"grace" doc:"How long in-flight requests may then take to finish before they are cut; WebSockets that are left then are told to go by a Close frame (1001), and have a second." default:"30s" min:"0s" max:"1h"`
 
 	// DNSWaitSet tells an explicit dns_wait (0s too) from an absent one.
 	DNSWaitSet bool `yaml:"-"`
@@ -198,26 +207,6 @@ type Service struct {
 	Routes         []Route         `yaml:"routes" doc:"First match wins, in file order; none matching is a 404. Absent: one route for /*."`
 	Debug          bool            `yaml:"debug" doc:"Add Server-Timing, X-Landfall-Region, X-Landfall-Node and X-Request-Id to responses."`
 	Purgers        []Prefix        `yaml:"purgers" doc:"Client addresses that may send PURGE requests to this service (CIDR or single address)."`
-}
-
-// Affinity tells where the data of each user lives.
-type Affinity struct {
-	By       string         `yaml:"by" doc:"What names the user: header:NAME, cookie:NAME, or client (the address). Requests without it go by steering." required:"true"`
-	Home     string         `yaml:"home" doc:"hash: a consistent hash over regions says where a user's data lives; lookup: a service says, and the hash for users that it knows nothing of." default:"hash" enum:"hash,lookup"`
-	Regions  map[string]int `yaml:"regions" doc:"The hash ring: regions and their weights. Absent: every region that has a pool, each with weight 1." min:"1" max:"1000"`
-	Next     map[string]int `yaml:"next" doc:"The hash ring that users are moved to, as far as operators say (landfall home migrate): what the new home does not have (404) is read from the old one. Absent: nobody moves." min:"1" max:"1000"`
-	Handover Duration       `yaml:"handover" doc:"Writes of a user wait for so long before and after its move, in which nodes' clocks may disagree and the last writes to its old home are on their way." default:"1s" min:"0s" max:"30s"`
-	Strict   bool           `yaml:"strict" doc:"Writes of a user whose home can't be reached are refused with a 503, rather than served by the next region of the ring." default:"false"`
-	Lookup   *HomeLookup    `yaml:"lookup" doc:"The service that says where users' data lives, for home: lookup."`
-}
-
-// HomeLookup is a service that says where a user's data lives.
-type HomeLookup struct {
-	URL     string   `yaml:"url" doc:"http or https URL; {key} in it is replaced by the user's key. It answers 200 with a region's name (text, or JSON with region), or 404 for a user that it does not know." required:"true"`
-	TTL     Duration `yaml:"ttl" doc:"How long an answer holds." default:"1m" min:"100ms" max:"24h"`
-	Stale   Duration `yaml:"stale" doc:"How long an old answer goes on to hold while the service is asked again, or fails." default:"1h" min:"0s" max:"168h"`
-	Timeout Duration `yaml:"timeout" doc:"Time the service may take. Only requests of users that nothing is known of wait for it." default:"200ms" min:"10ms" max:"5s"`
-	Entries int      `yaml:"entries" doc:"Users that are remembered, about 200 bytes each." default:"100000" min:"64" max:"10000000"`
 }
 
 // Steering configures the choice of a region.
@@ -487,7 +476,7 @@ type Admin struct {
 type Token struct {
 	Name  string   `yaml:"name" doc:"Who holds it; written to the events." required:"true"`
 	Hash  string   `yaml:"hash" doc:"bcrypt hash of the token (htpasswd -nbB name token)." required:"true" secret:"true"`
-	Allow []string `yaml:"allow" doc:"What it may do." default:"[read]" enum:"read,drain,purge"`
+	Allow []string `yaml:"allow" doc:"What it may do." default:"[read]" enum:"read,drain,purge,fleet"`
 }
 
 // Observe configures the logs.

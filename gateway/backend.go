@@ -32,6 +32,7 @@ func (b backend) Status() admin.Status {
 		DNSPush: n.pushStatus(),
 	}
 	st.Ready, st.NotReady = b.Ready()
+	st.Faults = len(n.faults())
 	for i := range s.Regions {
 		st.Regions = append(st.Regions, b.summary(i))
 	}
@@ -240,6 +241,9 @@ func (b backend) Cache() admin.CacheStats {
 	out := admin.CacheStats{
 		Node: b.n.id.name, Enabled: st.MaxBytes > 0, Objects: st.Objects, Bytes: st.Bytes, MaxBytes: st.MaxBytes,
 		Hits: uint64(st.Hits), Misses: uint64(st.Misses), Evictions: uint64(st.Evictions),
+	}
+	if d := st.Disk; d != nil {
+		out.Disk = &admin.CacheDisk{Objects: d.Records, Bytes: d.Bytes, MaxBytes: d.MaxBytes, Evictions: uint64(d.Evicted), Corrupt: uint64(d.Corrupt), Down: d.Down}
 	}
 	if total := out.Hits + out.Misses; total > 0 {
 		out.HitRatio = float64(out.Hits) / float64(total)

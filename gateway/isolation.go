@@ -61,6 +61,7 @@ func (n *Node) followIsolation() {
 	now := n.o.Now()
 	n.purgeTrack.tick(now)
 	was := n.isolation.cutOff
+	n.followDoubt(now)
 	cutOff, away := n.isolation.step(n.mesh.Members(), n.generation.Load().config.Cache.Isolation.D(), now)
 	if away > purgeTTL/2 {
 		n.purgesLost(fmt.Sprintf("this node was cut off for %s, longer than purges are kept for it", away.Round(time.Second)))

@@ -83,6 +83,7 @@ type Node struct {
 	purgeTrack  *purgeTrack
 	purgeWriter *purgeWriter
 	purgeEvents eventLimit
+	doubts      atomic.Bool // of what an earlier process left in the cache on disk
 
 	joined     chan struct{}         // closed when the node may take traffic
 	stating    sync.Mutex            // one change of state at a time
@@ -94,12 +95,15 @@ type Node struct {
 	// Owned by watch.
 	published   string // the report that the fleet has
 	publishedAt time.Time
+	keys        *keyring // nil without a mesh
 	isolation   isolation
+	metAt       time.Time // since when other nodes are heard while doubts holds
 	observers   observers
 	toldToGo    bool      // connections are told to go because of a drain
 	drainSeen   time.Time // when the node's drain began or ended, by its own clock
 
 	reloading  sync.Mutex
+	rotating   sync.Mutex // one step of a key's rotation at a time
 	targeting  sync.Mutex // one change of what is checked at a time
 	lastReload atomic.Pointer[reloadResult]
 }
@@ -208,14 +212,6 @@ func (n *Node) openData(c *configs.Config) error {
 	return nil
 }
 
-func (n *Node) openCache(c *configs.Config) error {
-	n.cache = cache.New(cache.Options{
-		MaxBytes: int64(c.Cache.Memory), MaxObject: int64(c.Cache.MaxObject), Now: n.o.Now, Metrics: n.metrics.cache, Logger: n.log,
-	})
-	n.closers = append(n.closers, n.cache.Close)
-	return nil
-}
-
 // openCerts loads the certificates of clients' listeners and of the peer channel.
 func (n *Node) openCerts(c *configs.Config) (err error) {
 	if len(c.Listen.HTTPS) > 0 {
@@ -259,10 +255,14 @@ func (n *Node) openMesh(c *configs.Config) error {
 	if err := errors.Join(err1, err2, err3); err != nil {
 		return err
 	}
-	keys, err := meshKeys(c.Mesh.Key)
+	configured, err := meshKeys(c.Mesh.Key)
 	if err != nil {
 		return err
 	}
+	if n.keys, err = openKeyring(c.Fleet, n.o.DataDir, configured); err != nil {
+		return err
+	}
+	keys := n.keys.keys()
 	n.mesh, err = mesh.New(mesh.Options{
 		Node: n.id.name, Region: n.id.region, Fleet: c.Fleet, Version: n.o.Version, ConfigHash: c.Hash, Boot: n.boot,
 		Addrs: n.id.addrs, Bind: bind, Advertise: gossip, Peer: peer, Admin: api, Keys: keys, Join: append(c.Mesh.Join, n.o.Join...),

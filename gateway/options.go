@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -147,7 +148,7 @@ func reloadable(now, next *configs.Config) error {
 	changed("mesh.tls", now.Mesh.TLS == next.Mesh.TLS)
 	a, b := now.Cache, next.Cache
 	b.RegionPeers, b.Shield, b.Isolation = a.RegionPeers, a.Shield, a.Isolation // the parts that are read anew
-	changed("cache", a == b)
+	changed("cache", reflect.DeepEqual(a, b))
 	changed("mesh.join", sameStrings(now.Mesh.Join, next.Mesh.Join))
 	changed("tls.min_version", now.TLS.MinVersion == next.TLS.MinVersion)
 	changed("tls.acme", (now.TLS.ACME == nil) == (next.TLS.ACME == nil) && (now.TLS.ACME == nil || *now.TLS.ACME == *next.TLS.ACME))

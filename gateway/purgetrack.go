@@ -19,6 +19,7 @@ const (
 // was away may never hear of some; it then learns from the numbers that it missed them, and drops all it has.
 type purgeTrack struct {
 	lost func(why string)
+	note func(writer string, w *purgeSeen) // keeps what was applied over a restart
 
 	mu      sync.Mutex
 	writers map[string]*purgeSeen
@@ -36,7 +37,7 @@ type purgeSeen struct {
 }
 
 func newPurgeTrack(lost func(why string)) *purgeTrack {
-	return &purgeTrack{lost: lost, writers: map[string]*purgeSeen{}}
+	return &purgeTrack{lost: lost, note: func(string, *purgeSeen) {}, writers: map[string]*purgeSeen{}}
 }
 
 // take applies a writer's register unless that was done.
@@ -67,6 +68,7 @@ func (t *purgeTrack) take(writer string, seq, first uint64, now time.Time, apply
 		t.giveUp(writer, w)
 	}
 	w.settle(now)
+	t.note(writer, w)
 }
 
 // missing tells whether a register below first was not applied.
@@ -112,6 +114,7 @@ func (t *purgeTrack) tick(now time.Time) {
 		if !w.hole.IsZero() && now.Sub(w.hole) >= purgePatience {
 			t.giveUp(name, w)
 			w.settle(now)
+			t.note(name, w)
 		}
 	}
 }

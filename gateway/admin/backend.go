@@ -23,6 +23,8 @@ type Backend interface {
 	Homes
 	Flags
 	Canaries
+	Keys
+	Faults
 }
 
 // Fleet is the fleet as this node sees it.

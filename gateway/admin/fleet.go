@@ -16,6 +16,7 @@ type Status struct {
 	Regions           List[RegionSummary] `json:"regions" doc:"Every region of the config, sorted by name."`
 	SplitConfig       bool                `json:"split_config" doc:"Nodes of the fleet run different configs."`
 	Panic             bool                `json:"panic" doc:"For some service more regions look down than the panic threshold allows: all are used."`
+	Faults            int                 `json:"faults,omitempty" doc:"Faults that are made on purpose now; see /v1/faults."`
 	RequestsPerSecond float64             `json:"requests_per_second" doc:"Requests of clients to this node, lately."`
 	DNSPush           List[DNSPush]       `json:"dns_push" doc:"Other DNS providers that are handed the fleet's addresses, sorted by target."`
 }
@@ -125,6 +126,18 @@ type CacheStats struct {
 	HitRatio      float64 `json:"hit_ratio" doc:"Hits as a share of hits and misses, 0 to 1; 0 before the first request."`
 	Evictions     uint64  `json:"evictions" doc:"Objects removed to make room."`
 	Revalidations uint64  `json:"revalidations" doc:"Stale objects that an origin was asked about."`
+
+	Disk *CacheDisk `json:"disk,omitempty" doc:"The part of the cache that is on disk, if there is one."`
+}
+
+// CacheDisk is the part of a node's cache that is on disk.
+type CacheDisk struct {
+	Objects   int64  `json:"objects" doc:"Objects held, each variant counted."`
+	Bytes     int64  `json:"used_bytes" doc:"Bytes of files."`
+	MaxBytes  int64  `json:"max_bytes" doc:"Their bound."`
+	Evictions uint64 `json:"evictions" doc:"Objects removed to make room."`
+	Corrupt   uint64 `json:"corrupt" doc:"Objects that were not what had been written, and so not served."`
+	Down      bool   `json:"down" doc:"The disk can't be written now: new objects are in memory alone."`
 }
 
 // Cert is a certificate that the answering node serves.

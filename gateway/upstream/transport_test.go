@@ -151,6 +151,19 @@ func TestSocketNotOffered(t *testing.T) {
 	}
 }
 
+// TestHappyEyeballs: a name with addresses of both families is reached by the one that answers (RFC 8305).
+func TestHappyEyeballs(t *testing.T) {
+	addrs, err := net.LookupIP("localhost")
+	if err != nil || len(addrs) < 2 {
+		t.Skipf("localhost has not two addresses here: %v %v", addrs, err)
+	}
+	_, port, _ := strings.Cut(strings.TrimPrefix(good(t, hello), "http://"), ":") // listens on 127.0.0.1 alone
+	p := newTestPool(t, PoolOptions{Origins: []string{"http://localhost:" + port}})
+	if got, _, a, err := do(p, request(t, "POST", strings.NewReader("x")), policy()); got != "hello" || a.Tries != 1 {
+		t.Errorf("%q %+v %v", got, a, err)
+	}
+}
+
 func TestMutualTLS(t *testing.T) {
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = fmt.Fprint(w, r.TLS.ServerName, " ", len(r.TLS.PeerCertificates))

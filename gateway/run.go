@@ -37,6 +37,7 @@ func (n *Node) Run(ctx context.Context, stop <-chan struct{}) error {
 		g.Go(func() error { return n.mesh.Run(ctx) })
 		g.Go(func() error { return n.observers.run(ctx) })
 		g.Go(func() error { return n.runKeys(ctx) })
+		g.Go(func() error { return n.watchCerts(ctx) })
 	}
 	if n.certs != nil {
 		g.Go(func() error { return n.certs.Run(ctx) })
@@ -254,7 +255,7 @@ func (n *Node) member(m mesh.Member, now time.Time) member {
 
 // ownReport is how this node sees its region's pools.
 func (n *Node) ownReport() report {
-	r := report{Pools: map[string]string{}, Origins: map[string]map[string]string{}, Load: n.loadReport(), Spill: n.spills.published(), Strain: n.strains.told(), Push: n.pushTargets()}
+	r := report{Pools: map[string]string{}, Origins: map[string]map[string]string{}, Load: n.loadReport(), Spill: n.spills.published(), Strain: n.strains.told(), Push: n.pushTargets(), PushTrouble: n.pushTrouble()}
 	if n.keys != nil {
 		r.Keys, r.KeysKept = n.keys.prints(), n.keys.path != ""
 	}

@@ -1,5 +1,7 @@
 package proxy
 
+//lint:file-ignore SA1019 net/http's Transport refuses the :protocol field of an extended CONNECT, so there is nothing to use instead
+
 import (
 	"context"
 	"crypto/tls"

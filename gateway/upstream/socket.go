@@ -1,5 +1,7 @@
 package upstream
 
+//lint:file-ignore SA1019 net/http's Transport refuses the :protocol field of an extended CONNECT, so there is nothing to use instead
+
 import (
 	"context"
 	"crypto/sha1"
@@ -43,6 +45,8 @@ func newSockets(o PoolOptions, config *tls.Config, scheme string) *sockets {
 		},
 	}}
 }
+
+func (s *sockets) closeIdle() { s.transport.CloseIdleConnections() }
 
 // errNotOffered is what x/net/http2 says of an origin that has not SETTINGS_ENABLE_CONNECT_PROTOCOL (its own is not exported).
 const errNotOffered = "extended connect not supported by peer"

@@ -61,7 +61,7 @@ func (t *transports) closeIdle() {
 		t.first.CloseIdleConnections()
 	}
 	if t.sockets != nil {
-		t.sockets.transport.CloseIdleConnections()
+		t.sockets.closeIdle()
 	}
 }
 

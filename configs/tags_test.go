@@ -114,7 +114,7 @@ var absentMeans = map[string]string{
 	"Listen.Mesh": "no listener", "Listen.Peer": "no listener",
 	"MeshTLS.CA": "no peers", "MeshTLS.Cert": "no peers", "MeshTLS.Key": "no peers",
 	"DNS.GeoIP": "no geography", "ACME.Email": "no contact", "ACME.CA": "the system's CAs",
-	"Canary.Header": "none", "Canary.Cookie": "none", "Match.Flag": "none",
+	"Canary.Header": "none", "Canary.Cookie": "none", "Match.Flag": "none", "Fault.Service": "every", "Fault.Route": "all", "Fault.Origin": "each",
 	"Limits.ConnectionRate": "unlimited", "Shutdown.DNSWait": "the longest TTL, by fillFleet", "Zone.MinTTL": "a quarter of the TTL, by fillFleet",
 	"Service.Debug": "off", "Route.To": "the service itself", "KeyQuery.Sort": "off", "Check.Header": "any", "Check.Body": "any", "Check.Service": "the server as a whole", "CORS.Credentials": "off", "Respond.Body": "empty", "Rewrite.StripPrefix": "nothing",
 	"Rewrite.AddPrefix": "nothing", "Rewrite.Host": "the client's", "OriginTLS.ServerName": "the host of the URL",

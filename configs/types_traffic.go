@@ -25,3 +25,21 @@ type Rollback struct {
 	MinRequests int      `yaml:"min_requests" doc:"Requests of each side in the window before it is judged." default:"100" min:"10" max:"1000000"`
 	Confidence  Percent  `yaml:"confidence" doc:"How sure a rollback must be: of a canary that is just as much worse as is borne, at least this share of the windows pass without one." default:"99%"`
 }
+
+// Chaos lets faults be made on purpose, for drills.
+type Chaos struct {
+	Enabled bool             `yaml:"enabled" doc:"Let the admin API make faults (landfall fault add), and make those named here. Not for where nobody drills." default:"false"`
+	Faults  map[string]Fault `yaml:"faults" doc:"Faults that are made all the time, by name."`
+}
+
+// Fault is trouble between the gateway and origins.
+type Fault struct {
+	Service  string   `yaml:"service" doc:"Whose requests meet it. Absent: every service's."`
+	Route    string   `yaml:"route" doc:"The path pattern of the routes that meet it. Absent: all."`
+	Origin   string   `yaml:"origin" doc:"The origin, by its URL, that seems to be at fault. Absent: each of them."`
+	Share    Percent  `yaml:"share" doc:"Share of the attempts that meet it." default:"100%"`
+	Delay    Duration `yaml:"delay" doc:"How much later the origin is asked." default:"0s" min:"0s" max:"10m"`
+	Abort    int      `yaml:"abort" doc:"Status of an answer in the origin's place; 0: none." default:"0" min:"0" max:"599"`
+	Reset    bool     `yaml:"reset" doc:"The connection breaks in place of an answer." default:"false"`
+	SlowBody Size     `yaml:"slow_body" doc:"Bytes of a response's body a second; 0: as they come." default:"0" min:"0" max:"1GiB"`
+}

@@ -46,6 +46,7 @@ func validate(c *Config, r *report) {
 	v.node()
 	v.flags()
 	v.services()
+	v.chaos()
 }
 
 // minLook is the shortest time between two looks at a front door.

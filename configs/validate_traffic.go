@@ -58,3 +58,45 @@ func (v *validator) canary(path string, c *Canary) {
 		v.fault(path+".rollback.confidence", "%s is not from 50%% to 99.999%%", r.Confidence)
 	}
 }
+
+// maxFaults bounds the faults of a file; each is looked at for each attempt.
+const maxFaults = 64
+
+func (v *validator) chaos() {
+	faults := v.c.Chaos.Faults
+	if len(faults) > 0 && !v.c.Chaos.Enabled && !v.unsure("chaos.enabled") {
+		v.fault("chaos.faults", "means nothing without chaos.enabled: true")
+	}
+	if len(faults) > maxFaults {
+		v.fault("chaos.faults", "has %d faults; the most is %d", len(faults), maxFaults)
+	}
+	for name, f := range faults {
+		path := join("chaos.faults", name)
+		v.name(path, "fault", name)
+		if s := v.c.Services[f.Service]; f.Service != "" && s == nil && !v.badAbove("services") {
+			v.fault(path+".service", "%s is not a service of this file", v.show(path+".service", f.Service))
+		}
+		if f.Route != "" && pathFault(f.Route) != "" {
+			v.fault(path+".route", "%s %s", v.show(path+".route", f.Route), pathFault(f.Route))
+		}
+		if f.Origin != "" && originFault(f.Origin) != "" {
+			v.fault(path+".origin", "%s %s", v.show(path+".origin", f.Origin), originFault(f.Origin))
+		}
+		if why := f.Wrong(); why != "" && !v.unsure(path) {
+			v.fault(path, "%s", why)
+		}
+	}
+}
+
+// Wrong says why a fault can't be made; empty: it can.
+func (f Fault) Wrong() string {
+	switch {
+	case f.Delay == 0 && f.Abort == 0 && !f.Reset && f.SlowBody == 0:
+		return "does nothing: give delay, abort, reset or slow_body"
+	case f.Abort != 0 && f.Abort < 200:
+		return "abort must be a final status, 200 to 599"
+	case f.Abort != 0 && f.Reset, f.SlowBody != 0 && (f.Abort != 0 || f.Reset):
+		return "can only do one of abort, reset and slow_body"
+	}
+	return ""
+}

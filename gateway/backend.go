@@ -32,6 +32,7 @@ func (b backend) Status() admin.Status {
 		DNSPush: n.pushStatus(),
 	}
 	st.Ready, st.NotReady = b.Ready()
+	st.Faults = len(n.faults())
 	for i := range s.Regions {
 		st.Regions = append(st.Regions, b.summary(i))
 	}

@@ -6,6 +6,7 @@ import "github.com/prometheus/client_golang/prometheus"
 type controlMetrics struct {
 	flags, canaries *prometheus.GaugeVec
 	rollbacks       *prometheus.CounterVec
+	faults          prometheus.Gauge
 }
 
 func newControlMetrics(reg prometheus.Registerer) *controlMetrics {
@@ -17,6 +18,8 @@ func newControlMetrics(reg prometheus.Registerer) *controlMetrics {
 		rollbacks: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "landfall_canary_rollbacks_total",
 			Help: "Canaries that were taken back since they were worse than the stable side, by whichever node."}, []string{"service", "to"}),
 	}
-	reg.MustRegister(m.flags, m.canaries, m.rollbacks)
+	m.faults = prometheus.NewGauge(prometheus.GaugeOpts{Name: "landfall_faults_active",
+		Help: "Faults that are made on purpose now."})
+	reg.MustRegister(m.faults, m.flags, m.canaries, m.rollbacks)
 	return m
 }

@@ -66,6 +66,7 @@ func valuesIn[T keyed](registers []mesh.Register) []T {
 type controls struct {
 	flags    []flagOrder
 	canaries []canaryOrder
+	faults   []faultOrder
 }
 
 // followControls puts what operators turned into force, and tells of it.
@@ -75,13 +76,14 @@ func (n *Node) followControls() {
 	now := controls{
 		flags:    valuesIn[flagOrder](n.fleet.Registers(flagPrefix)),
 		canaries: valuesIn[canaryOrder](n.fleet.Registers(canaryPrefix)),
+		faults:   n.faults(),
 	}
 	old := n.turned
-	if slices.Equal(now.flags, old.flags) && slices.Equal(now.canaries, old.canaries) {
+	if slices.Equal(now.flags, old.flags) && slices.Equal(now.canaries, old.canaries) && slices.Equal(now.faults, old.faults) {
 		return
 	}
 	n.turned = now
-	c := &proxy.Controls{Flags: map[string]float64{}, Canaries: map[proxy.CanaryName]proxy.CanaryOrder{}}
+	c := &proxy.Controls{Flags: map[string]float64{}, Canaries: map[proxy.CanaryName]proxy.CanaryOrder{}, Faults: injected(now.faults)}
 	for _, f := range now.flags {
 		c.Flags[f.Name] = f.Weight
 	}
@@ -91,6 +93,7 @@ func (n *Node) followControls() {
 	n.lasting.SetControls(c)
 	n.tellFlags(old.flags, now.flags)
 	n.tellCanaries(old.canaries, now.canaries)
+	n.tellFaults(old.faults, now.faults)
 }
 
 func (n *Node) tellFlags(old, now []flagOrder) {

@@ -36,6 +36,7 @@ func (n *Node) Run(ctx context.Context, stop <-chan struct{}) error {
 		g.Go(func() error { return n.shareRTT(ctx) })
 		g.Go(func() error { return n.mesh.Run(ctx) })
 		g.Go(func() error { return n.observers.run(ctx) })
+		g.Go(func() error { return n.runKeys(ctx) })
 	}
 	if n.certs != nil {
 		g.Go(func() error { return n.certs.Run(ctx) })
@@ -77,6 +78,7 @@ func (n *Node) live(ctx context.Context, stop <-chan struct{}, end func()) error
 			return nil
 		}
 	}
+	n.followControls() // what operators turned holds from the first request on
 	n.setState(mesh.Serving)
 	close(n.joined)
 	n.o.Print("ready")
@@ -252,6 +254,9 @@ func (n *Node) member(m mesh.Member, now time.Time) member {
 // ownReport is how this node sees its region's pools.
 func (n *Node) ownReport() report {
 	r := report{Pools: map[string]string{}, Origins: map[string]map[string]string{}, Load: n.loadReport(), Spill: n.spills.published(), Strain: n.strains.told(), Push: n.pushTargets()}
+	if n.keys != nil {
+		r.Keys, r.KeysKept = n.keys.prints(), n.keys.path != ""
+	}
 	origins := 0
 	for name, p := range n.generation.Load().pools {
 		status := p.Status()
@@ -411,6 +416,7 @@ func (n *Node) peerHandler() http.Handler {
 	own := http.NewServeMux()
 	own.Handle("/mesh/v1/", n.mesh.Handler())
 	own.HandleFunc("POST "+purgePath, n.servePurge)
+	own.HandleFunc("POST "+keyPath, n.serveKey)
 	own.HandleFunc("POST "+rttPath+"{region}", n.takeRTT)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if proxy.IsForwarded(r) {

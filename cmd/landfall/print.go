@@ -58,6 +58,9 @@ func printStatus(w io.Writer, s admin.Status, nodes []admin.Node, drains []admin
 	if s.Panic {
 		fmt.Fprintln(w, "WARNING: panic: more regions look down than health.panic allows, so all of them are used")
 	}
+	if s.Faults > 0 {
+		fmt.Fprintf(w, "WARNING: %d faults are made on purpose (landfall fault list tells which)\n", s.Faults)
+	}
 	rows := [][]string{{"", ""}, {"REGION", "STATE", "NODES", "RTT", "SERVICES"}}
 	for _, r := range s.Regions {
 		rows = append(rows, []string{r.Name, r.State, fmt.Sprintf("%d/%d", r.NodesLive, r.NodesTotal), rtt(r.RTT), services(r.Services)})

@@ -22,6 +22,8 @@ type Backend interface {
 	Breakers
 	Flags
 	Canaries
+	Keys
+	Faults
 }
 
 // Fleet is the fleet as this node sees it.

@@ -31,3 +31,18 @@ func (f *fakeBackend) SetCanary(_ context.Context, service, to string, spec *Can
 	}
 	return r, nil
 }
+
+func (f *fakeBackend) Faults() []Fault {
+	return []Fault{{ID: "f1", Service: "shop", Share: 10, Abort: 503, Delay: Duration(time.Second), By: "loopback", Since: noon(), Expires: noon().Add(time.Minute)}}
+}
+
+func (f *fakeBackend) SetFault(_ context.Context, id string, spec *FaultSpec, by string) (FaultResult, error) {
+	if id == "off" {
+		return FaultResult{}, Refused("this fleet's config does not allow faults")
+	}
+	r := FaultResult{ID: id, Applied: []string{"eu-1"}, Missing: []string{}}
+	if spec != nil {
+		r.Fault = &f.Faults()[0]
+	}
+	return r, nil
+}

@@ -16,6 +16,7 @@ type Status struct {
 	Regions           List[RegionSummary] `json:"regions" doc:"Every region of the config, sorted by name."`
 	SplitConfig       bool                `json:"split_config" doc:"Nodes of the fleet run different configs."`
 	Panic             bool                `json:"panic" doc:"For some service more regions look down than the panic threshold allows: all are used."`
+	Faults            int                 `json:"faults,omitempty" doc:"Faults that are made on purpose now; see /v1/faults."`
 	RequestsPerSecond float64             `json:"requests_per_second" doc:"Requests of clients to this node, lately."`
 	DNSPush           List[DNSPush]       `json:"dns_push" doc:"Other DNS providers that are handed the fleet's addresses, sorted by target."`
 }

@@ -19,7 +19,7 @@ type Metrics struct {
 	mirrored  *prometheus.CounterVec
 	steered   *prometheus.CounterVec
 	shared    *prometheus.CounterVec
-	canaries  *prometheus.CounterVec
+	trafficMetrics
 
 	in, out [len(hops)]prometheus.Counter // of bytes
 }
@@ -47,9 +47,8 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m.steered = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "landfall_steered_total",
 		Help: "Requests of clients that DNS sent too far and that were told of a better region, by a redirect or by Alt-Svc."}, []string{"from", "to", "by"})
 	m.shared = newShared()
-	m.canaries = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "landfall_canary_requests_total",
-		Help: "Requests of routes with a canary that went to an origin, by side (stable, canary) and result (ok, failed)."}, []string{"service", "to", "side", "result"})
-	reg.MustRegister(m.steered, m.canaries, m.requests, m.duration, m.bytes, m.forwarded, m.refusals, m.mirrored, m.shared)
+	reg.MustRegister(m.steered, m.requests, m.duration, m.bytes, m.forwarded, m.refusals, m.mirrored, m.shared)
+	m.trafficMetrics = newTrafficMetrics(reg)
 	for i, hop := range hops {
 		m.in[i], m.out[i] = m.bytes.WithLabelValues("in", hop), m.bytes.WithLabelValues("out", hop)
 	}
@@ -134,6 +133,9 @@ func (x *exchange) logAccess(service, route string, status int, seconds float64)
 		if x.refusal.cause != nil {
 			attrs = append(attrs, slog.String("cause", x.refusal.cause.Error()))
 		}
+	}
+	if tr := x.trail.Load(); tr != nil && tr.Fault != "" {
+		attrs = append(attrs, slog.String("fault", tr.Fault))
 	}
 	if x.outcome.Aborted {
 		attrs = append(attrs, slog.Bool("aborted", true))

@@ -61,6 +61,7 @@ const (
 	headerScheme  = "Landfall-Scheme"
 	headerUpgrade = "Landfall-Upgrade"
 	headerStatus  = "Landfall-Status"
+	headerFault   = "X-Landfall-Fault" // told to clients: a fault was made on purpose
 	headerNoPool  = "Landfall-No-Pool" // on an answer: nothing was sent to an origin, try elsewhere
 )
 

@@ -19,6 +19,7 @@ type trail struct {
 	Node   string // the other region's node, if forwarded
 	Origin string
 	Tries  int
+	Fault  string // made on purpose, of the latest attempt that had one
 }
 
 // fetch runs the region and pool phases for a request of the cache: here where this region's pool is usable, else at the
@@ -104,17 +105,18 @@ func (x *exchange) here(pool *upstream.Pool, from *http.Request, coding string, 
 	}
 	x.shapeRequest(out)
 	policy := x.match.policy
-	policy.Key, policy.Client = x.hashKey(out.Header), x.head.client
+	policy.Key, policy.Client, policy.Fault = x.hashKey(out.Header), x.head.client, x.faults()
 	waits, sent := x.match.service.waits, x.p.o.Now()
 	waits.begin()
 	answered := false
 	defer func() { waits.end(x.p.o.Now().Sub(sent), answered) }()
 	resp, at, err := pool.RoundTrip(out, policy)
 	answered = err == nil
-	tr := trail{Region: x.p.o.Region, Origin: at.Origin, Tries: at.Tries}
+	tr := trail{Region: x.p.o.Region, Origin: at.Origin, Tries: at.Tries, Fault: at.Fault}
 	if err != nil {
 		return nil, tr, err
 	}
+	resp.Header.Del(headerFault) // ours alone
 	return resp, tr, nil
 }
 
@@ -155,6 +157,8 @@ func (x *exchange) elsewhere(from *http.Request, coding string, body *bodyWatch)
 			x.p.o.Metrics.forwarded.WithLabelValues(x.p.o.Region, tr.Region).Inc()
 			var resp *http.Response
 			if resp, err = x.forward(from, coding, body, node); err == nil {
+				tr.Fault = resp.Header.Get(headerFault) // of this answer, not of those that the cache makes of it
+				resp.Header.Del(headerFault)
 				return resp, tr, nil
 			}
 			if from.Context().Err() != nil || !untouched(err, body) {

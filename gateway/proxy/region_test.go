@@ -198,12 +198,13 @@ services:
 }
 
 func TestStreamsThroughAnotherRegion(t *testing.T) {
-	next := make(chan struct{})
+	next, ended := make(chan struct{}), make(chan struct{}, 2)
 	p := newPair(t, two(refusing(t), origin(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Link", "</a.css>; rel=preload")
 		w.WriteHeader(http.StatusEarlyHints)
 		w.Header().Del("Link")
 		w.Header().Set("Content-Type", "text/event-stream")
+		defer func() { ended <- struct{}{} }()
 		for i := 0; ; i++ {
 			_, _ = fmt.Fprintf(w, "data: %d\n", i)
 			w.(http.Flusher).Flush()
@@ -234,6 +235,7 @@ func TestStreamsThroughAnotherRegion(t *testing.T) {
 			next <- struct{}{}
 		}
 		_ = resp.Body.Close()
+		receive(t, "the end at the origin, which would take the next one's events", ended)
 	}
 }
 

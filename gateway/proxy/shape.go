@@ -87,6 +87,7 @@ func corsOrigin(c *configs.CORS, origin string) string {
 // shapeResponse puts the route's word on the headers of a response, just before they are sent: what is stored stays as
 // the origin sent it.
 func (x *exchange) shapeResponse(h http.Header) {
+	x.tellFault(h)
 	r := x.match.route
 	if r == nil || x.head.hop > 0 {
 		return

@@ -26,6 +26,7 @@ type attempt struct {
 	cancel  context.CancelCauseFunc
 
 	transports *transports
+	fault      *Fault // that is made on purpose; nil: none
 
 	connected atomic.Bool // a connection was had, so something may have been sent
 	waited    atomic.Bool // no longer counted as waiting for a connection
@@ -46,6 +47,9 @@ func (p *Pool) newAttempt(ctx context.Context, l lease, pol RetryPolicy) *attemp
 	a.transports = l.origin.fresh(a.started)
 	a.ctx, a.cancel = context.WithCancelCause(ctx)
 	l.origin.requests.Add(1)
+	if pol.Fault != nil {
+		a.fault = pol.Fault(l.origin.name)
+	}
 	if l.ticket.halfOpen {
 		// A slow answer or a long body must not hold one of the few slots that decide whether the breaker closes.
 		a.watchdog = time.AfterFunc(max(p.o.Breaker.Open.D(), time.Second), a.watch)
@@ -79,12 +83,20 @@ func (a *attempt) send(r *http.Request, body *bodySource) (*http.Response, error
 	if err := body.attach(out, a); err != nil {
 		return nil, err
 	}
+	if a.fault != nil {
+		if resp, err := a.fault.inject(a, r); resp != nil || err != nil {
+			return resp, err
+		}
+	}
 	resp, err := a.transports.of(settings).RoundTrip(out)
 	a.stopWaiting()
 	if err == nil {
 		if err = malformed(r, resp); err != nil {
 			_ = resp.Body.Close()
 			return nil, err
+		}
+		if a.fault != nil && a.fault.SlowBody > 0 && resp.StatusCode != http.StatusSwitchingProtocols && resp.Body != http.NoBody {
+			resp.Body = &slow{resp.Body, a, a.fault.SlowBody}
 		}
 	}
 	return resp, err

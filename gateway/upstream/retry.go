@@ -92,6 +92,9 @@ type RetryPolicy struct {
 	Key       uint64        // what balance: hash keeps on one origin (see HashKey); 0: nothing
 	Hedge     *Hedge        // nil: none
 	Client    netip.Addr    // who asks, for PROXY protocol towards origins
+	// Fault is asked, for each attempt, what trouble is made on purpose with an origin; nil, as a function or as its answer:
+	// none.
+	Fault func(origin string) *Fault
 }
 
 const (

@@ -17,7 +17,8 @@ type Attempt struct {
 	// Cause is what the request failed of: empty for a response that isn't a failure, CauseStatus for one that is,
 	// CauseBudget when a retry was due and the budget was spent (the Error then has what the attempt failed of).
 	Cause string
-	Sent  bool // an attempt may have reached an origin
+	Sent  bool   // an attempt may have reached an origin
+	Fault string // of the last attempt that had one made on purpose; empty: none had
 }
 
 // exchange is one client's request over all of its attempts, run by the caller's goroutine.
@@ -155,6 +156,9 @@ func (x *exchange) try(l lease) bool {
 	x.info.Tries++
 	x.info.Origin = l.origin.name
 	x.current.Store(l.origin)
+	if a.fault != nil {
+		x.info.Fault = a.fault.ID
+	}
 	if !slices.Contains(x.tried, l.origin) {
 		x.tried = append(x.tried, l.origin)
 	}

@@ -22,6 +22,7 @@ var floors = map[string]int{
 	"landfall/gateway/canary":   2,
 	"landfall/gateway/certs":    2,
 	"landfall/gateway/compress": 2,
+	"landfall/gateway/homes":    2,
 	"landfall/gateway/upstream": 2,
 	"landfall/healthcheck":      2,
 	"landfall/routing/dns":      2,

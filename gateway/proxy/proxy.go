@@ -14,6 +14,7 @@ import (
 	"landfall/configs"
 	"landfall/gateway/canary"
 	"landfall/gateway/compress"
+	"landfall/gateway/homes"
 	"landfall/gateway/upstream"
 	"landfall/routing"
 	"landfall/routing/geo"
@@ -48,6 +49,7 @@ type Options struct {
 	Pools      map[string]*upstream.Pool // this region's pool by service; none for services that have no origins here
 	Peers      http.RoundTripper         // to other regions' nodes; optional
 	Snapshot   func() *routing.Snapshot
+	Homes      map[string]*homes.Directory // by service: where users' data lives; none for services without an affinity
 	Locator    Locator
 	Purger     Purger
 	Purges     Knowledge              // what this node knows of purges; without it caches are not shared
@@ -60,6 +62,7 @@ type Options struct {
 	Metrics    *Metrics
 	Now        func() time.Time
 
+	ToldRTT func(client netip.Addr, rtt time.Duration) // takes what trusted proxies tell (dns.rtt.header); optional
 	// Better tells of a region that a client should rather be in than here; optional.
 	Better     func(service string, client netip.Addr) (Better, bool)
 	AltSvcPort string // of the HTTPS listeners, for Alt-Svc; empty: none
@@ -84,6 +87,9 @@ func New(o Options) (*Proxy, error) {
 	hosts, err := newHostTable(o.Config, o.Lasting, o.Metrics)
 	if err != nil {
 		return nil, err
+	}
+	for name, s := range hosts.named {
+		s.homes = o.Homes[name]
 	}
 	p := &Proxy{o: o, hosts: hosts}
 	for _, t := range o.Config.Listen.TrustedProxies {
@@ -150,6 +156,7 @@ type exchange struct {
 	head headResult
 	// Set by route.
 	match routeResult
+	wrote bool // this client has written lately, so it reads from the primary
 
 	// Set by route too: whose pools serve the request, when it is not as the route says, and what of this the cache must
 	// tell apart.
@@ -184,6 +191,9 @@ func (x *exchange) run() *refusal {
 	x.debugHeaders()
 	if x.redirected() {
 		return nil
+	}
+	if x.head.rtt > 0 && x.p.o.ToldRTT != nil && !x.p.isTrusted(x.head.client) {
+		x.p.o.ToldRTT(x.head.client, x.head.rtt)
 	}
 	if x.steered() {
 		return nil

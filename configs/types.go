@@ -18,6 +18,7 @@ type Config struct {
 	Shutdown    Shutdown            `yaml:"shutdown" doc:"The stages of a stop."`
 	Services    map[string]*Service `yaml:"services" doc:"What the fleet serves: hosts, their routes and their origins." required:"true"`
 	Flags       map[string]Flag     `yaml:"flags" doc:"Switches that routes depend on, turned at run time; by name."`
+	Purge       Purge               `yaml:"purge" doc:"What invalidates beside people: event streams and webhooks."`
 	Chaos       Chaos               `yaml:"chaos" doc:"Faults made on purpose, for drills."`
 	Admin       Admin               `yaml:"admin" doc:"Who may use the admin API."`
 	Observe     Observe             `yaml:"observe" doc:"Logs."`

@@ -202,6 +202,12 @@ func (m *Mesh) dial(ctx context.Context, peer string) {
 		fail(dialRefused, fmt.Sprintf("it answers %d: %s", resp.StatusCode, text))
 		return
 	}
+	if resp.TLS != nil && len(resp.TLS.PeerCertificates) > 0 {
+		if other := foreign(resp.TLS.PeerCertificates[0], m.opt.Fleet); other != "" {
+			fail(dialRefused, fmt.Sprintf("the certificate of %s is for fleet %q, this is fleet %q", peer, other, m.opt.Fleet))
+			return
+		}
+	}
 	r := bufio.NewReader(resp.Body)
 	raw, err := readFrame(r, maxGreeting)
 	if err != nil {

@@ -22,6 +22,7 @@ var floors = map[string]int{
 	"landfall/gateway/canary":   2,
 	"landfall/gateway/certs":    2,
 	"landfall/gateway/compress": 2,
+	"landfall/gateway/feeds":    2,
 	"landfall/gateway/homes":    2,
 	"landfall/gateway/upstream": 2,
 	"landfall/healthcheck":      2,
@@ -48,7 +49,7 @@ var floors = map[string]int{
 // line, its config file, its admin API and what it serves, never by its parts.
 var outside = map[string][]string{
 	"landfall/deploy/lab":   {"landfall/gateway/admin", "landfall/gateway/certs", "landfall/gateway/upstream"},
-	"landfall/deploy/drill": {"landfall/deploy/lab", "landfall/gateway/admin"},
+	"landfall/deploy/drill": {"landfall/cache/history", "landfall/deploy/lab", "landfall/gateway/admin"},
 }
 
 // banned imports, with what to do instead. Tests may use them.

@@ -226,6 +226,8 @@ func (m *Mesh) dial(ctx context.Context, peer string) {
 		fail(dialSilent, "no answer within "+linkDialWait.String())
 		return
 	}
+	// Until its body ends a request does not look at its context: a stream would outlive it for as long as the peer beats.
+	defer context.AfterFunc(ctx, func() { _ = w.CloseWithError(context.Cause(ctx)) })()
 	p := m.open(peer, i, g.Speaks, false, func() { cancel(context.Canceled) })
 	var writer sync.WaitGroup
 	writer.Go(func() { p.write(w, func() error { return nil }, m.metrics) })

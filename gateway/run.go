@@ -414,7 +414,7 @@ func (n *Node) serveClient(w http.ResponseWriter, r *http.Request) {
 
 func connOf(r *http.Request) proxy.Conn {
 	info, _ := server.Info(r.Context())
-	return proxy.Conn{Remote: info.RemoteAddr.Addr(), TLS: info.TLS, Peer: info.PeerName, RequestID: info.ID}
+	return proxy.Conn{Remote: info.RemoteAddr.Addr(), TLS: info.TLS, Peer: info.PeerName, RequestID: info.ID, BeforeCut: info.BeforeCut}
 }
 
 // peerHandler takes what other nodes send: forwarded requests, and the fleet's own messages. A forwarded request always

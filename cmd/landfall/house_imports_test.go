@@ -32,9 +32,10 @@ var floors = map[string]int{
 	"landfall/routing/mesh":     2,
 	"landfall/routing/rtt":      2,
 
-	"landfall/gateway/admin":  3,
-	"landfall/gateway/proxy":  3,
-	"landfall/gateway/server": 3,
+	"landfall/gateway/admin":           3,
+	"landfall/gateway/proxy":           3,
+	"landfall/gateway/server":          3,
+	"landfall/gateway/server/xconnect": 0,
 
 	"landfall/gateway": 4,
 

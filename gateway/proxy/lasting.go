@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"landfall/gateway/canary"
+	"landfall/gateway/ratelimit"
 )
 
 // Lasting is what requests leave behind that a reload must not forget, and the goroutines that they start: it lives as
@@ -20,11 +21,15 @@ type Lasting struct {
 
 	mu     sync.Mutex
 	trials map[trialKey]*canary.Trial
+	limits map[string]heldLimit
+
+	// Limits are those that are shared with other nodes.
+	Limits *ratelimit.Fleet
 }
 
 // NewLasting makes what the Proxies of a node share. Close ends it.
 func NewLasting() *Lasting {
-	l := &Lasting{copies: make(chan struct{}, maxCopies), trials: map[trialKey]*canary.Trial{}}
+	l := &Lasting{copies: make(chan struct{}, maxCopies), trials: map[trialKey]*canary.Trial{}, limits: map[string]heldLimit{}, Limits: ratelimit.NewFleet()}
 	l.controls.Store(new(Controls))
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	return l

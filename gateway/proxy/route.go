@@ -62,7 +62,7 @@ func newHostTable(c *configs.Config, l *Lasting, m *Metrics) (hostTable, error) 
 				return t, fmt.Errorf("service %s, route %s: %w", name, r.Match.Path, err)
 			}
 			s.plans = append(s.plans, plan{
-				route: r, policy: policy, meter: new(meter), gate: newGatekeeper(r), key: keyPolicy(r.Cache), negative: negativeTTLs(r.Cache),
+				route: r, policy: policy, meter: new(meter), gate: l.gatekeeper(name, r), key: keyPolicy(r.Cache), negative: negativeTTLs(r.Cache),
 				canary: l.canaryPlan(name, r.Canary, m), variant: flagVariant(r.Match.Flag),
 			})
 		}

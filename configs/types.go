@@ -327,6 +327,7 @@ type Route struct {
 	Allow     []Prefix      `yaml:"allow" doc:"Client addresses that may come (CIDR or single address); others get a 403. Absent: all."`
 	Deny      []Prefix      `yaml:"deny" doc:"Client addresses that may not come, also among those that allow names."`
 	RateLimit *RateLimit    `yaml:"rate_limit" doc:"Requests that a client, key or the whole route may make; more get a 429. Counts outlive reloads."`
+	Auth      *Auth         `yaml:"auth" doc:"Tokens that clients must show, or another server that is asked about them."`
 	BasicAuth *BasicAuth    `yaml:"basic_auth" doc:"Users that may come (RFC 7617); others get a 401. The origin sees no Authorization."`
 	CORS      *CORS         `yaml:"cors" doc:"Cross-origin requests that browsers may make; preflights are answered here, and the origins' own CORS headers are replaced."`
 	Redirect  *Redirect     `yaml:"redirect" doc:"Send the client elsewhere."`

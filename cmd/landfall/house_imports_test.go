@@ -19,6 +19,7 @@ var floors = map[string]int{
 	"landfall/cache/history": 1,
 
 	"landfall/cache":             2,
+	"landfall/gateway/jwtauth":   2,
 	"landfall/gateway/canary":    2,
 	"landfall/gateway/ratelimit": 2,
 	"landfall/gateway/certs":     2,

@@ -21,10 +21,14 @@ type gatekeeper struct {
 	route *configs.Route
 	limit *ratelimit.Limit
 	users *userList
+
+	jwt      *jwtGate
+	forward  *forwardGate
+	identity []string // header fields that only the gateway may write
 }
 
-func (l *Lasting) gatekeeper(service string, r *configs.Route) *gatekeeper {
-	return &gatekeeper{route: r, limit: l.limit(service, r), users: newUserList(r.BasicAuth)}
+func (l *Lasting) gatekeeper(service string, r *configs.Route, p *Proxy) *gatekeeper {
+	return &gatekeeper{route: r, limit: l.limit(service, r), jwt: l.jwtGate(r, p), forward: l.forwardGate(r), identity: identityHeaders(r), users: newUserList(r.BasicAuth)}
 }
 
 // access is the phase between route and cache. A forwarded request has passed it on the first node.
@@ -58,6 +62,9 @@ func (x *exchange) access() *refusal {
 			return no
 		}
 		x.in.Header.Del("Authorization")
+	}
+	if g.route.Auth != nil {
+		return x.authorised()
 	}
 	return nil
 }

@@ -2,10 +2,12 @@ package proxy
 
 import (
 	"context"
+	"net/http"
 	"sync"
 	"sync/atomic"
 
 	"landfall/gateway/canary"
+	"landfall/gateway/jwtauth"
 	"landfall/gateway/ratelimit"
 )
 
@@ -22,6 +24,8 @@ type Lasting struct {
 	mu     sync.Mutex
 	trials map[trialKey]*canary.Trial
 	limits map[string]heldLimit
+	keys   map[keysName]*jwtauth.Keys
+	client *http.Client // for keys and forward auth
 
 	// Limits are those that are shared with other nodes.
 	Limits *ratelimit.Fleet
@@ -29,7 +33,7 @@ type Lasting struct {
 
 // NewLasting makes what the Proxies of a node share. Close ends it.
 func NewLasting() *Lasting {
-	l := &Lasting{copies: make(chan struct{}, maxCopies), trials: map[trialKey]*canary.Trial{}, limits: map[string]heldLimit{}, Limits: ratelimit.NewFleet()}
+	l := &Lasting{copies: make(chan struct{}, maxCopies), trials: map[trialKey]*canary.Trial{}, limits: map[string]heldLimit{}, keys: map[keysName]*jwtauth.Keys{}, client: newAuthClient(), Limits: ratelimit.NewFleet()}
 	l.controls.Store(new(Controls))
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	return l
@@ -38,5 +42,9 @@ func NewLasting() *Lasting {
 // Close ends what runs and waits for it. No Proxy may serve any more.
 func (l *Lasting) Close() {
 	l.cancel()
+	for _, keys := range l.keys {
+		keys.Close()
+	}
 	l.running.Wait()
+	l.client.CloseIdleConnections()
 }

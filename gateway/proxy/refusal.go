@@ -36,6 +36,7 @@ const (
 	unauthorised     reason = "unauthorised"
 	behind           reason = "behind"
 	overloaded       reason = "overloaded"
+	authUnavailable  reason = "auth_unavailable"
 )
 
 // refusal is a "no" of a phase.
@@ -47,6 +48,8 @@ type refusal struct {
 
 	retryAfter time.Duration // for a 429
 	challenge  string        // WWW-Authenticate, for a 401
+
+	relay *relayed // another server's answer, in place of an error page
 
 	noPool bool // nothing reached an origin: another node may try
 }
@@ -81,10 +84,11 @@ var answers = map[reason]answer{
 	clientGone:       {499, "http_request_error"}, // nginx's number for the log; no client sees it
 	bodyTooLarge:     {http.StatusRequestEntityTooLarge, "http_request_denied"},
 
-	rateLimited:  {http.StatusTooManyRequests, "http_request_denied"},
-	unauthorised: {http.StatusUnauthorized, "http_request_denied"},
-	behind:       {http.StatusServiceUnavailable, "destination_unavailable"}, // only nodes see it
-	overloaded:   {http.StatusServiceUnavailable, "connection_limit_reached"},
+	rateLimited:     {http.StatusTooManyRequests, "http_request_denied"},
+	unauthorised:    {http.StatusUnauthorized, "http_request_denied"},
+	behind:          {http.StatusServiceUnavailable, "destination_unavailable"}, // only nodes see it
+	authUnavailable: {http.StatusServiceUnavailable, "destination_unavailable"},
+	overloaded:      {http.StatusServiceUnavailable, "connection_limit_reached"},
 
 	// The causes of gateway/upstream.
 	"all_ejected":  {http.StatusServiceUnavailable, "destination_unavailable"},
@@ -149,6 +153,10 @@ func textOf(r reason) string {
 func (x *exchange) refuse(no *refusal) {
 	x.refusal = no
 	if x.w.wrote {
+		return
+	}
+	if no.relay != nil && !strings.HasPrefix(x.in.Header.Get("Content-Type"), "application/grpc") {
+		x.relay(no.relay)
 		return
 	}
 	a := answers[no.reason]

@@ -54,7 +54,7 @@ type Listen struct {
 // Mesh is how nodes find and trust each other.
 type Mesh struct {
 	Join StringList `yaml:"join" doc:"Addresses (host or host:port) of nodes to find the fleet by; any one that answers is enough. They are tried for ever."`
-	Key  StringList `yaml:"key" doc:"Gossip keys, each 32 bytes in base64: the first encrypts, all decrypt. A reload rotates them without a gap: add the new one behind the old on every node, then move it to the front, then remove the old. Use ${ENV}." secret:"true"`
+	Key  StringList `yaml:"key" doc:"Gossip keys, each 32 bytes in base64: the first encrypts, all decrypt. Rotate them by landfall fleet rotate-key; from then on the nodes keep the keys themselves, and this one serves nodes that start with an empty data folder. Or by hand, with reloads: add the new one behind the old on every node, then move it to the front, then remove the old. Use ${ENV}." secret:"true"`
 	TLS  MeshTLS    `yaml:"tls" doc:"The fleet's CA and this node's certificate, for the peer channel."`
 }
 
@@ -474,7 +474,7 @@ type Admin struct {
 type Token struct {
 	Name  string   `yaml:"name" doc:"Who holds it; written to the events." required:"true"`
 	Hash  string   `yaml:"hash" doc:"bcrypt hash of the token (htpasswd -nbB name token)." required:"true" secret:"true"`
-	Allow []string `yaml:"allow" doc:"What it may do." default:"[read]" enum:"read,drain,purge"`
+	Allow []string `yaml:"allow" doc:"What it may do." default:"[read]" enum:"read,drain,purge,fleet"`
 }
 
 // Observe configures the logs.

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -53,12 +54,17 @@ func (s *solo) Set(_ context.Context, key string, value json.RawMessage, ttl tim
 		r.until = s.now().Add(ttl)
 	}
 	s.mu.Lock()
-	if value == nil {
+	s.expire()
+	_, known := s.registers[key]
+	switch {
+	case value == nil:
 		delete(s.registers, key)
-	} else {
+	case !known && len(s.registers) >= mesh.MaxRegisters:
+		s.mu.Unlock()
+		return mesh.Ack{}, fmt.Errorf("all %d registers are in use: delete some or wait until they expire", mesh.MaxRegisters)
+	default:
 		s.registers[key] = r
 	}
-	s.expire()
 	s.mu.Unlock()
 	s.onRegister(r.Register)
 	return mesh.Ack{Applied: []string{self}}, nil

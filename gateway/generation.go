@@ -183,7 +183,7 @@ func (n *Node) reload() error {
 		return err
 	}
 	old := n.generation.Load()
-	if err := reloadable(old.config, c); err != nil {
+	if err := reloadable(n.rotatedConfig(old.config, c), c); err != nil {
 		return fmt.Errorf("%s is valid, but can't be reloaded: %w", n.o.ConfigFile, err)
 	}
 	g, err := n.generate(c, old)
@@ -249,10 +249,8 @@ func (n *Node) applyConfig(c *configs.Config) {
 		n.mesh.SetConfigHash(c.Hash)
 		if keys, err := meshKeys(c.Mesh.Key); err != nil { // checked when it was read
 			n.log.Error("the mesh keys stay as they were", "error", err)
-		} else if err := n.mesh.SetKeys(keys); err != nil {
+		} else if err := n.keys.configure(keys, n.useKeys); err != nil {
 			n.log.Error("the mesh keys stay as they were", "error", err)
-		} else {
-			n.observers.passes.SetKeys(keys)
 		}
 	}
 }

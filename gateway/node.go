@@ -94,6 +94,7 @@ type Node struct {
 	// Owned by watch.
 	published   string // the report that the fleet has
 	publishedAt time.Time
+	keys        *keyring // nil without a mesh
 	isolation   isolation
 	metAt       time.Time // since when other nodes are heard while doubts holds
 	observers   observers
@@ -101,6 +102,7 @@ type Node struct {
 	drainSeen   time.Time // when the node's drain began or ended, by its own clock
 
 	reloading  sync.Mutex
+	rotating   sync.Mutex // one step of a key's rotation at a time
 	targeting  sync.Mutex // one change of what is checked at a time
 	lastReload atomic.Pointer[reloadResult]
 }
@@ -252,10 +254,14 @@ func (n *Node) openMesh(c *configs.Config) error {
 	if err := errors.Join(err1, err2, err3); err != nil {
 		return err
 	}
-	keys, err := meshKeys(c.Mesh.Key)
+	configured, err := meshKeys(c.Mesh.Key)
 	if err != nil {
 		return err
 	}
+	if n.keys, err = openKeyring(c.Fleet, n.o.DataDir, configured); err != nil {
+		return err
+	}
+	keys := n.keys.keys()
 	n.mesh, err = mesh.New(mesh.Options{
 		Node: n.id.name, Region: n.id.region, Fleet: c.Fleet, Version: n.o.Version, ConfigHash: c.Hash, Boot: n.boot,
 		Addrs: n.id.addrs, Bind: bind, Advertise: gossip, Peer: peer, Admin: api, Keys: keys, Join: append(c.Mesh.Join, n.o.Join...),

@@ -289,9 +289,9 @@ func TestReloadIsAllOrNothing(t *testing.T) {
 	text := func(ttl, cert, match string) string {
 		return fmt.Sprintf(`
 listen: {http: ["127.0.0.1:0"], https: ["127.0.0.1:0"], http_redirect: false, dns: ["127.0.0.1:0"]}
-dns: {zones: {shop.test: {ttl: %s}}}
-tls: {certificates: [{cert: %s.pem, key: web.key}]}
-services: {web: {hosts: [shop.test], pools: {any: {origins: [%q]}}, routes: [{match: {path: %s}}]}}
+dns: {zones: {shop.test: {ttl: %[1]s, min_ttl: %[1]s}}}
+tls: {certificates: [{cert: %[2]s.pem, key: web.key}]}
+services: {web: {hosts: [shop.test], pools: {any: {origins: [%[3]q]}}, routes: [{match: {path: %[4]s}}]}}
 `, ttl, cert, u, match)
 	}
 	file := write(t, s.file("fleet.yaml"), text("7s", "web", "/old"))

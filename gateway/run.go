@@ -37,6 +37,7 @@ func (n *Node) Run(ctx context.Context, stop <-chan struct{}) error {
 		g.Go(func() error { return n.shareLimits(ctx) })
 		g.Go(func() error { return n.mesh.Run(ctx) })
 		g.Go(func() error { return n.observers.run(ctx) })
+		g.Go(func() error { return n.runKeys(ctx) })
 	}
 	if n.certs != nil {
 		g.Go(func() error { return n.certs.Run(ctx) })
@@ -254,6 +255,9 @@ func (n *Node) member(m mesh.Member, now time.Time) member {
 // ownReport is how this node sees its region's pools.
 func (n *Node) ownReport() report {
 	r := report{Pools: map[string]string{}, Origins: map[string]map[string]string{}, Load: n.loadReport(), Spill: n.spills.published(), Strain: n.strains.told(), Push: n.pushTargets()}
+	if n.keys != nil {
+		r.Keys, r.KeysKept = n.keys.prints(), n.keys.path != ""
+	}
 	origins := 0
 	for name, p := range n.generation.Load().pools {
 		status := p.Status()
@@ -413,6 +417,7 @@ func (n *Node) peerHandler() http.Handler {
 	own := http.NewServeMux()
 	own.Handle("/mesh/v1/", n.mesh.Handler())
 	own.HandleFunc("POST "+purgePath, n.servePurge)
+	own.HandleFunc("POST "+keyPath, n.serveKey)
 	own.HandleFunc("POST "+rttPath+"{region}", n.takeRTT)
 	own.HandleFunc("POST "+limitsPath, n.takeLimits)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

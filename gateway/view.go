@@ -17,9 +17,11 @@ type report struct {
 	Pools map[string]string `json:"pools"` // by service: up, unknown or down
 	// Origins are for people who ask another region's node: by service and URL, up, unknown or down. Absent when there
 	// are more than maxReportOrigins.
-	Origins map[string]map[string]string `json:"origins,omitempty"`
-	Load    float64                      `json:"load,omitempty"`  // clients' requests a second of this node
-	Spill   map[string]spillReport       `json:"spill,omitempty"` // by service: what this region sends on
+	Origins  map[string]map[string]string `json:"origins,omitempty"`
+	Keys     []string                     `json:"keys,omitempty"`      // fingerprints of the mesh keys, the one that encrypts first
+	KeysKept bool                         `json:"keys_kept,omitempty"` // they are kept over a restart
+	Load     float64                      `json:"load,omitempty"`      // clients' requests a second of this node
+	Spill    map[string]spillReport       `json:"spill,omitempty"`     // by service: what this region sends on
 	// Strain is how its services bear their load here; absent for those without any.
 	Strain map[string]strainReport `json:"strain,omitempty"`
 	Push   []string                `json:"push,omitempty"` // the targets of dns.push that its config has

@@ -2,7 +2,9 @@ package gateway
 
 import (
 	"fmt"
+	"log/slog"
 	"net"
+	"runtime"
 	"strconv"
 	"time"
 
@@ -11,7 +13,7 @@ import (
 )
 
 // dnsZones are the zones of a config, with the hosts that lie in them, their records and their keys.
-func dnsZones(c *configs.Config, now time.Time) ([]dns.Zone, error) {
+func dnsZones(c *configs.Config, now time.Time, log *slog.Logger) ([]dns.Zone, error) {
 	hosts := allHosts(c)
 	var zones []dns.Zone
 	for name, z := range c.DNS.Zones {
@@ -27,6 +29,9 @@ func dnsZones(c *configs.Config, now time.Time) ([]dns.Zone, error) {
 			if zone.Keys, err = dns.LoadKeys(z.DNSSEC.Keys, name, now); err != nil {
 				return nil, fmt.Errorf("dns zone %s: %w", name, err)
 			}
+		}
+		for _, ds := range dns.DS(name, zone.Keys, now) {
+			log.Info("a dns zone is signed: its parent should hold this record, and CDS asks for it", "zone", name, "ds", ds)
 		}
 		for _, p := range z.Secondaries {
 			zone.Secondaries = append(zone.Secondaries, p.Prefix)
@@ -52,12 +57,13 @@ func (n *Node) openDNS(c *configs.Config) error {
 	if len(c.Listen.DNS) == 0 {
 		return nil
 	}
-	zones, err := dnsZones(c, n.o.Now())
+	zones, err := dnsZones(c, n.o.Now(), n.log)
 	if err != nil {
 		return err
 	}
 	n.zonesAt.Store(n.o.Now().Unix())
 	rate, slip := dnsRate(c)
+	cores := runtime.GOMAXPROCS(0)
 	n.dns, err = dns.New(dns.Options{
 		Zones: zones, Answers: c.DNS.Answers, Steer: steer{n}, Glue: n.glue, Serial: n.dnsSerial, ResponseRate: rate, Slip: slip,
 		NSID: n.id.name, Logger: n.log, Metrics: n.metrics.dns, Now: n.o.Now,
@@ -72,6 +78,14 @@ func (n *Node) openDNS(c *configs.Config) error {
 		}
 		n.closers = append(n.closers, func() { _, _ = udp.Close(), tcp.Close() })
 		n.dnsListeners = append(n.dnsListeners, dnsListener{udp, tcp})
+		more, err := n.dns.ListenMore(udp, cores-1)
+		if err != nil {
+			return err
+		}
+		for _, udp := range more {
+			n.closers = append(n.closers, func() { _ = udp.Close() })
+			n.dnsListeners = append(n.dnsListeners, dnsListener{udp: udp})
+		}
 		n.listeners = append(n.listeners, openListener{"dns", udp.LocalAddr().String()})
 	}
 	return nil
@@ -82,7 +96,7 @@ func (n *Node) reloadDNS(c *configs.Config) error {
 	if n.dns == nil {
 		return nil
 	}
-	zones, err := dnsZones(c, n.o.Now())
+	zones, err := dnsZones(c, n.o.Now(), n.log)
 	if err != nil {
 		return err
 	}

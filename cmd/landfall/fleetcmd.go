@@ -16,8 +16,8 @@ import (
 )
 
 func fleetCommand() *cobra.Command {
-	c := &cobra.Command{Use: "fleet", Short: "Make the fleet's CA, mesh key and node certificates"}
-	c.AddCommand(fleetInitCommand(), fleetCertCommand())
+	c := &cobra.Command{Use: "fleet", Short: "The fleet's CA, node certificates and mesh key: made, and rotated"}
+	c.AddCommand(fleetInitCommand(), fleetCertCommand(), fleetKeysCommand(), fleetKeyCommand(), fleetRotateCommand())
 	return c
 }
 

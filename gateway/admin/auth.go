@@ -24,6 +24,7 @@ const (
 	scopeRead  = "read"
 	scopeDrain = "drain"
 	scopePurge = "purge"
+	scopeFleet = "fleet"
 )
 
 const (
@@ -90,7 +91,7 @@ func (g *gate) admit(r *http.Request, scope string) (caller, *Problem) {
 		if p := checkHost(r.Host); p != nil {
 			return caller{}, p
 		}
-		return caller{name: "loopback", scopes: []string{scopeRead, scopeDrain, scopePurge}}, nil
+		return caller{name: "loopback", scopes: []string{scopeRead, scopeDrain, scopePurge, scopeFleet}}, nil
 	}
 	switch {
 	case len(g.tokens) == 0:

@@ -22,6 +22,7 @@ type Backend interface {
 	Breakers
 	Flags
 	Canaries
+	Keys
 	Faults
 }
 

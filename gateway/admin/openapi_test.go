@@ -19,10 +19,10 @@ var promised = []string{
 	"DELETE /v1/canaries/{service}/{to}", "DELETE /v1/faults/{id}", "DELETE /v1/flags/{flag}", "DELETE /v1/nodes/{node}/drain", "DELETE /v1/origins/{origin}/breaker", "DELETE /v1/origins/{origin}/drain", "DELETE /v1/regions/{region}/drain", "DELETE /v1/regions/{region}/verdict",
 	"DELETE /v1/services/{service}/regions/{region}/drain", "DELETE /v1/weights/{service}/{region}",
 	"GET /", "GET /debug/pprof/", "GET /debug/pprof/{profile}", "GET /healthz", "GET /metrics", "GET /readyz",
-	"GET /v1/breakers", "GET /v1/cache", "GET /v1/canaries", "GET /v1/certs", "GET /v1/config", "GET /v1/drains", "GET /v1/events", "GET /v1/explain", "GET /v1/faults", "GET /v1/flags",
+	"GET /v1/breakers", "GET /v1/cache", "GET /v1/canaries", "GET /v1/certs", "GET /v1/config", "GET /v1/drains", "GET /v1/events", "GET /v1/explain", "GET /v1/faults", "GET /v1/flags", "GET /v1/fleet/keys",
 	"GET /v1/nodes", "GET /v1/openapi.json", "GET /v1/purges/{id}", "GET /v1/regions", "GET /v1/services",
 	"GET /v1/services/{service}/pools", "GET /v1/status", "GET /v1/verdicts", "GET /v1/weights",
-	"POST /v1/purge", "PUT /v1/canaries/{service}/{to}", "PUT /v1/faults/{id}", "PUT /v1/flags/{flag}", "PUT /v1/nodes/{node}/drain", "PUT /v1/origins/{origin}/breaker", "PUT /v1/origins/{origin}/drain", "PUT /v1/regions/{region}/drain", "PUT /v1/regions/{region}/verdict",
+	"POST /v1/fleet/keys", "POST /v1/purge", "PUT /v1/canaries/{service}/{to}", "PUT /v1/faults/{id}", "PUT /v1/flags/{flag}", "PUT /v1/nodes/{node}/drain", "PUT /v1/origins/{origin}/breaker", "PUT /v1/origins/{origin}/drain", "PUT /v1/regions/{region}/drain", "PUT /v1/regions/{region}/verdict",
 	"PUT /v1/services/{service}/regions/{region}/drain", "PUT /v1/weights/{service}/{region}",
 }
 
@@ -113,6 +113,8 @@ func TestAnswersMatchTheDocument(t *testing.T) {
 		{line: "GET /v1/verdicts"}, {line: "PUT /v1/regions/eu-west/verdict", body: `{"state":"down","for":"10m","reason":"cable works"}`},
 		{line: "PUT /v1/regions/eu-west/verdict?service=shop", body: `{"state":"up"}`}, {line: "PUT /v1/regions/none/verdict", body: `{}`},
 		{line: "DELETE /v1/regions/eu-west/verdict?service=none"}, {line: "DELETE /v1/regions/eu-west/verdict?service=shop"},
+		{line: "GET /v1/fleet/keys"}, {line: "POST /v1/fleet/keys", body: `{"step":"add"}`}, {line: "POST /v1/fleet/keys", body: `{"step":"remove"}`},
+		{line: "POST /v1/fleet/keys", body: `{"step":"melt"}`}, {line: "POST /v1/fleet/keys", body: `{"force":true}`},
 		{line: "GET /v1/purges/p1"}, {line: "GET /v1/purges/p2"},
 		{line: "GET /v1/events"}, {line: "GET /v1/events?limit=0"}, {line: "GET /v1/status", headers: []string{remoteHeader + ": yes"}},
 		{line: "GET /v1/openapi.json"}, {line: "GET /healthz"}, {line: "GET /readyz"}, {line: "GET /metrics"},

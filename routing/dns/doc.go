@@ -46,6 +46,11 @@
 //
 // There is no NOTIFY and no UPDATE: the zones come from the config and every node has them.
 //
+// # Sockets
+//
+// Each worker takes what has arrived at its socket at once and sends the answers at once (recvmmsg and sendmmsg on Linux).
+// ListenMore opens a socket for each further core.
+//
 // # The wire
 //
 // Queries are parsed and answers are written here, in one pass and without garbage, and without a goroutine a packet.

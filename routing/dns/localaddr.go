@@ -1,6 +1,7 @@
 package dns
 
 import (
+	"bytes"
 	"net"
 
 	"golang.org/x/net/ipv4"
@@ -28,11 +29,22 @@ func newLocalAddr(conn *net.UDPConn) localAddr {
 	return localAddr{size: len(ipv4.NewControlMessage(ipv4.FlagDst)) + len(ipv6.NewControlMessage(ipv6.FlagDst))}
 }
 
-// source turns the control data of a query into that of its answer. Nil lets the kernel choose.
-func (l localAddr) source(oob []byte) []byte {
+// sources remembers the last control data of a worker's queries: nearly always the next is the same.
+type sources struct{ query, answer []byte }
+
+// of is source, from memory where it can.
+func (s *sources) of(oob []byte) []byte {
 	if len(oob) == 0 {
 		return nil
 	}
+	if !bytes.Equal(oob, s.query) {
+		s.query, s.answer = append(s.query[:0], oob...), source(oob)
+	}
+	return s.answer
+}
+
+// source turns the control data of a query into that of its answer. Nil lets the kernel choose.
+func source(oob []byte) []byte {
 	var dst net.IP
 	var m6 ipv6.ControlMessage
 	if m6.Parse(oob) == nil {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -37,7 +36,7 @@ type Options struct {
 	// Serial is the serial of the SOA records. Nil: 1. Called from many goroutines; must not wait.
 	Serial func() uint32
 
-	UDPWorkers int // goroutines that read and answer, for each UDP socket; 0: two for each CPU
+	UDPWorkers int // goroutines that read and answer, for each UDP socket; 0: two, or two for each CPU without ListenMore
 	MaxTCP     int // open TCP connections of the server; more are closed at once. 0: DefaultMaxTCP
 	// MaxTCPPerClient bounds the TCP connections of one client (IPv4 address or IPv6 /64). 0: an eighth of MaxTCP.
 	MaxTCPPerClient int
@@ -115,7 +114,7 @@ func New(o Options) (*Server, error) {
 		s.metrics = NewMetrics(nil)
 	}
 	if s.workers = o.UDPWorkers; s.workers <= 0 {
-		s.workers = 2 * runtime.GOMAXPROCS(0)
+		s.workers = defaultWorkers()
 	}
 	if o.MaxTCP <= 0 {
 		o.MaxTCP = DefaultMaxTCP

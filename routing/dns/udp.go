@@ -39,6 +39,7 @@ const batchSize = 32
 // batch is a worker's room for packets: queries in in, and the answers to them, fewer perhaps, in out.
 type batch struct {
 	in, out []ipv4.Message
+	sources sources
 }
 
 func newBatch(oobSize int) *batch {
@@ -68,13 +69,13 @@ func (s *Server) udpWorker(ctx context.Context, conn *net.UDPConn, local localAd
 			continue
 		}
 		pause = firstPause
-		s.send(pc, b.out[:s.answerBatch(b, n, local)])
+		s.send(pc, b.out[:s.answerBatch(b, n)])
 	}
 	return nil
 }
 
 // answerBatch answers the first n queries of b and returns how many answers there are.
-func (s *Server) answerBatch(b *batch, n int, local localAddr) (answers int) {
+func (s *Server) answerBatch(b *batch, n int) (answers int) {
 	for i := range b.in[:n] {
 		q := &b.in[i]
 		from, ok := q.Addr.(*net.UDPAddr)
@@ -88,7 +89,7 @@ func (s *Server) answerBatch(b *batch, n int, local localAddr) (answers int) {
 			continue
 		}
 		a.Buffers[0], a.Addr = res, from // res may have grown
-		a.OOB = local.source(q.OOB[:q.NN])
+		a.OOB = b.sources.of(q.OOB[:q.NN])
 		answers++
 	}
 	return answers

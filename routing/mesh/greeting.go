@@ -27,12 +27,16 @@ type greeting struct {
 	Keys   []string `json:"keys,omitempty"` // fingerprints of the gossip keys
 }
 
-// keyPrints are short fingerprints of the gossip keys: enough to tell that two nodes share none, useless to find one.
+// KeyPrint is a short fingerprint of a gossip key: enough to tell two keys of a fleet apart, useless to find one.
+func KeyPrint(fleet string, key []byte) string {
+	sum := sha256.Sum256(append([]byte("landfall mesh key\x00"+fleet+"\x00"), key...))
+	return hex.EncodeToString(sum[:4])
+}
+
 func keyPrints(fleet string, keys [][]byte) []string {
 	var out []string
 	for _, k := range keys {
-		sum := sha256.Sum256(append([]byte("landfall mesh key\x00"+fleet+"\x00"), k...))
-		out = append(out, hex.EncodeToString(sum[:4]))
+		out = append(out, KeyPrint(fleet, k))
 	}
 	return out
 }

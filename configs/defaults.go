@@ -73,6 +73,20 @@ func fillFleet(c *Config, r *report) {
 	}
 }
 
+// fillHomes makes every region in which a service has a pool a home of its users, where the config names none.
+func fillHomes(c *Config, s *Service) {
+	if s.Affinity == nil || s.Affinity.Regions != nil {
+		return
+	}
+	s.Affinity.Regions = map[string]int{}
+	for region := range c.Regions {
+		_, own := s.Pools[region]
+		if _, any := s.Pools[Any]; own || any {
+			s.Affinity.Regions[region] = 1
+		}
+	}
+}
+
 // fillRoutes gives a service without routes the one for everything, and each route without a cache policy the one that
 // follows the responses' own headers.
 func (d *decoder) fillRoutes(s *Service) {

@@ -84,6 +84,7 @@ func (d *decoder) config(doc *yaml.Node) *Config {
 	fillFleet(c, d.report)
 	for _, s := range c.Services {
 		d.fillRoutes(s)
+		fillHomes(c, s)
 	}
 	return c
 }
@@ -211,10 +212,16 @@ func resolvePaths(c *Config, dir string) {
 		return filepath.Join(dir, path)
 	}
 	walk(reflect.ValueOf(c), field{}, "", func(v reflect.Value, f field, _ string) {
-		if f.path {
+		if f.path && v.CanSet() {
 			v.SetString(resolve(v.String()))
 		}
 	})
+	for _, s := range c.Services {
+		for region, pool := range s.Pools { // what is in a map can't be set there
+			pool.File = resolve(pool.File)
+			s.Pools[region] = pool
+		}
+	}
 	if log := &c.Observe.AccessLog.Path; !slices.Contains([]string{"stdout", "stderr", "off"}, *log) {
 		*log = resolve(*log)
 	}

@@ -257,3 +257,14 @@ func TestErrorsAreBounded(t *testing.T) {
 		t.Errorf("%d faults, the last %v", len(all), all[len(all)-1])
 	}
 }
+
+// Paths in the file are relative to its folder, also those in maps.
+func TestPathsOfPools(t *testing.T) {
+	c, err := Parse("x", []byte(`services: {web: {hosts: ["*"], pools: {any: {file: origins.txt}}}}`), "/etc/landfall", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := c.Services["web"].Pools["any"].File; got != "/etc/landfall/origins.txt" {
+		t.Errorf("%q", got)
+	}
+}

@@ -114,6 +114,7 @@ var absentMeans = map[string]string{
 	"Listen.Mesh": "no listener", "Listen.Peer": "no listener",
 	"MeshTLS.CA": "no peers", "MeshTLS.Cert": "no peers", "MeshTLS.Key": "no peers",
 	"DNS.GeoIP": "no geography", "ACME.Email": "no contact", "ACME.CA": "the system's CAs",
+	"Service.Primary": "every region takes writes", "Pool.File": "none",
 	"Canary.Header": "none", "Canary.Cookie": "none", "Match.Flag": "none", "Fault.Service": "every", "Fault.Route": "all", "Fault.Origin": "each",
 	"Limits.ConnectionRate": "unlimited", "Shutdown.DNSWait": "the longest TTL, by fillFleet", "Zone.MinTTL": "a quarter of the TTL, by fillFleet",
 	"Service.Debug": "off", "Route.To": "the service itself", "KeyQuery.Sort": "off", "Check.Header": "any", "Check.Body": "any", "Check.Service": "the server as a whole", "CORS.Credentials": "off", "Respond.Body": "empty", "Rewrite.StripPrefix": "nothing",
@@ -145,6 +146,7 @@ var anythingGoes = []string{
 	"services.shop.pool.check.body", "services.docs.pool.check.service", "services.shop.routes[].respond.body", "services.shop.routes[].basic_auth.realm", "services.shop.routes[].basic_auth.users[].name",
 	"services.shop.routes[].rewrite.query.via", "services.shop.routes[].headers.request.set.X-Edge",
 	"services.shop.routes[].headers.response.set.Strict-Transport-Security",
+	"services.shop.pools.eu-west.file",
 	"services.shop.pool.tls.ca", "services.shop.pool.tls.cert", "services.shop.pool.tls.key",
 	"observe.access_log.path", "cache.disk.path", "admin.tokens[].name",
 }

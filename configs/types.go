@@ -196,14 +196,17 @@ type Shutdown struct {
 
 // Service is a set of hostnames with its routes and origins.
 type Service struct {
-	Hosts     []string        `yaml:"hosts" doc:"Hostnames: exact, *.suffix for any name below, or * for whatever no other service claims." required:"true"`
-	Steering  Steering        `yaml:"steering" doc:"How a region is chosen for a client."`
-	Residency []Residency     `yaml:"residency" doc:"Where clients' data may go. The first rule that names a client's country holds."`
-	Pools     map[string]Pool `yaml:"pools" doc:"Origins by region; \"any\" serves regions that have none of their own." required:"true"`
-	Pool      PoolPolicy      `yaml:"pool" doc:"Policy of each of the service's pools."`
-	Routes    []Route         `yaml:"routes" doc:"First match wins, in file order; none matching is a 404. Absent: one route for /*."`
-	Debug     bool            `yaml:"debug" doc:"Add Server-Timing, X-Landfall-Region, X-Landfall-Node and X-Request-Id to responses."`
-	Purgers   []Prefix        `yaml:"purgers" doc:"Client addresses that may send PURGE requests to this service (CIDR or single address)."`
+	Hosts          []string        `yaml:"hosts" doc:"Hostnames: exact, *.suffix for any name below, or * for whatever no other service claims." required:"true"`
+	Steering       Steering        `yaml:"steering" doc:"How a region is chosen for a client."`
+	Residency      []Residency     `yaml:"residency" doc:"Where clients' data may go. The first rule that names a client's country holds."`
+	Primary        string          `yaml:"primary" doc:"Region that takes this service's writes: requests with an unsafe method (RFC 9110 section 9.2.1) are served there, or refused with a 503 while it can't be reached. Absent: every region takes writes."`
+	ReadYourWrites Duration        `yaml:"read_your_writes" doc:"For so long after a write, a client's reads go to the primary too and past the cache: as long as the other regions' replicas lag. The client is known by a cookie (landfall-wrote), and by affinity.by where there is one. 0s: reads are never sent there." default:"0s" min:"0s" max:"1h"`
+	Affinity       *Affinity       `yaml:"affinity" doc:"Home regions of users: requests with a user's key are served in the region where its data lives. Absent: by steering alone."`
+	Pools          map[string]Pool `yaml:"pools" doc:"Origins by region; \"any\" serves regions that have none of their own." required:"true"`
+	Pool           PoolPolicy      `yaml:"pool" doc:"Policy of each of the service's pools."`
+	Routes         []Route         `yaml:"routes" doc:"First match wins, in file order; none matching is a 404. Absent: one route for /*."`
+	Debug          bool            `yaml:"debug" doc:"Add Server-Timing, X-Landfall-Region, X-Landfall-Node and X-Request-Id to responses."`
+	Purgers        []Prefix        `yaml:"purgers" doc:"Client addresses that may send PURGE requests to this service (CIDR or single address)."`
 }
 
 // Steering configures the choice of a region.
@@ -237,7 +240,8 @@ type Residency struct {
 
 // Pool is the origins of a service in one region.
 type Pool struct {
-	Origins []string       `yaml:"origins" doc:"URLs: http://host:port or https://host:port. With http+dns:// or https+dns:// all addresses of the host are origins, with http+srv://name or https+srv://name the targets of the name's SRV records; they are looked up again when their TTL is over, and the last good ones stay while that fails." required:"true"`
+	Origins []string       `yaml:"origins" doc:"URLs: http://host:port or https://host:port. With http+dns:// or https+dns:// all addresses of the host are origins, with http+srv://name or https+srv://name the targets of the name's SRV records; they are looked up again when their TTL is over, and the last good ones stay while that fails. Needed unless there is a file."`
+	File    string         `yaml:"file" doc:"A file that lists origins, besides those of origins: a URL and, if it is not 1, a weight on each line; what follows a # is a comment. It is watched, and a change takes effect within two seconds; while it is absent, empty or faulty the last good origins stay." path:"true"`
 	Weights map[string]int `yaml:"weights" doc:"Weight by origin URL (default 1): its share of the requests beside the others." min:"1" max:"1000"`
 }
 

@@ -37,8 +37,12 @@ func (v *validator) services() {
 			at := join(path+".pools", region)
 			v.region(at, region, Any)
 			v.origins(at+".origins", pool)
+			if len(pool.Origins) == 0 && pool.File == "" && !v.unsure(at, at+".origins", at+".file") {
+				v.fault(at, "needs origins, or a file that lists them")
+			}
 			v.weights(at+".weights", pool)
 		}
+		v.homes(path, s)
 		v.policy(path+".pool", &s.Pool)
 		if s.Pool.Check != nil {
 			v.check(path+".pool.check", s.Pool.Check)
@@ -84,7 +88,9 @@ func (v *validator) origins(path string, pool Pool) {
 		at := index(path, i)
 		fault := originFault(origin)
 		switch {
-		case origin == "" || fault == "": // reported as required, or right
+		case v.badAbove(at) || fault == "": // unreadable, or right
+		case origin == "":
+			v.fault(at, "is empty: write http://host:port or https://host:port")
 		case strings.Contains(origin, "@"):
 			v.fault(at, "%s", fault) // what stands before the @ may be a secret
 		default:

@@ -189,7 +189,7 @@ func (b backend) Pools(service string) ([]admin.Pool, error) {
 			p.Panic, p.Breaker, p.Balance = status.Panic, status.Breaker, status.Balance
 			p.Origins = b.origins(service)
 		} else {
-			p.Origins = b.remoteOrigins(service, r.Name, pool.Origins)
+			p.Origins = b.remoteOrigins(service, r.Name, pool)
 		}
 		out = append(out, p)
 	}
@@ -220,9 +220,9 @@ func (b backend) origins(service string) []admin.Origin {
 }
 
 // remoteOrigins are another region's origins, as its nodes report them.
-func (b backend) remoteOrigins(service, region string, urls []string) []admin.Origin {
+func (b backend) remoteOrigins(service, region string, pool configs.Pool) []admin.Origin {
 	var out []admin.Origin
-	for _, url := range b.lookedUp(service, region, urls) {
+	for _, url := range b.lookedUp(service, region, pool) {
 		o := admin.Origin{URL: url, State: routing.Unknown.String(), Detail: "no node of " + region + " has told yet"}
 		for _, m := range b.n.picture.Load().members {
 			state, told := m.report.Origins[service][url]

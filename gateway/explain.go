@@ -178,5 +178,5 @@ func (b backend) explainRoute(e *admin.Explanation, d steered, path string) {
 		e.Pool.Origins = b.origins(service)
 		return
 	}
-	e.Pool.Origins = b.remoteOrigins(service, region, pool.Origins)
+	e.Pool.Origins = b.remoteOrigins(service, region, pool)
 }

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -30,6 +31,9 @@ type testFleet struct {
 	origins map[string]*httptest.Server
 	nodes   map[string]*process // by region
 	data    map[string]string
+
+	mu      sync.Mutex
+	clients map[string]*http.Client // by region
 }
 
 var fleetClients = map[string]string{"ap": "192.0.2.7", "eu": "198.51.100.7", "us": "203.0.113.7"}

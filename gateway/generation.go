@@ -13,6 +13,7 @@ import (
 
 	"landfall/configs"
 	"landfall/gateway/compress"
+	"landfall/gateway/homes"
 	"landfall/gateway/proxy"
 	"landfall/gateway/server"
 	"landfall/gateway/upstream"
@@ -25,7 +26,8 @@ type generation struct {
 	proxy  *proxy.Proxy
 	pools  map[string]*upstream.Pool // this region's, by service
 	tls    map[string]originProof    // by service
-	closer io.Closer                 // the access log's file, or nil
+	homes  map[string]*homes.Directory
+	closer io.Closer // the access log's file, or nil
 }
 
 // generate prepares a generation without touching the one in force. Pools that did not change are carried over with
@@ -42,6 +44,7 @@ func (n *Node) generate(c *configs.Config, old *generation) (_ *generation, err 
 			return nil, err
 		}
 	}
+	n.generateHomes(g, old)
 	access, closer, err := openAccessLog(c.Observe.AccessLog)
 	if err != nil {
 		return nil, err
@@ -52,7 +55,7 @@ func (n *Node) generate(c *configs.Config, old *generation) (_ *generation, err 
 		_, httpsPort, _ = net.SplitHostPort(c.Listen.HTTPS[0])
 	}
 	o := proxy.Options{
-		Config: c, Node: n.id.name, Region: n.id.region, Cache: n.cache, Pools: g.pools, Snapshot: n.snapshot.Load,
+		Config: c, Node: n.id.name, Region: n.id.region, Cache: n.cache, Pools: g.pools, Homes: g.homes, Snapshot: n.snapshot.Load,
 		Compressor: compress.New(compress.Options{
 			Algorithms: c.Compression.Algorithms, MinSize: int64(c.Compression.MinSize), Types: c.Compression.Types, Metrics: n.metrics.compress,
 		}),
@@ -116,6 +119,11 @@ func (g *generation) release(keep *generation) {
 	for name, p := range g.pools {
 		if keep == nil || keep.pools[name] != p {
 			p.Close()
+		}
+	}
+	for name, d := range g.homes {
+		if keep == nil || keep.homes[name] != d {
+			d.Close()
 		}
 	}
 	if g.closer != nil && keep == nil {
@@ -200,6 +208,7 @@ func (n *Node) reload() error {
 	g.proxy.InForce()
 	n.followControls()
 	n.membersChanged()
+	n.homing.stale.Store(true) // a register may have come between
 	n.applyConfig(c)
 	old.release(g)
 	n.lastReload.Store(&reloadResult{at: n.o.Now()})

@@ -11,6 +11,7 @@ import (
 	"landfall/gateway/admin"
 	"landfall/gateway/certs"
 	"landfall/gateway/compress"
+	"landfall/gateway/homes"
 	"landfall/gateway/proxy"
 	"landfall/gateway/server"
 	"landfall/gateway/upstream"
@@ -30,6 +31,7 @@ type metricSets struct {
 	dns      *dns.Metrics
 	push     *push.Metrics
 	health   *healthcheck.Metrics
+	homes    *homes.Metrics
 	doors    *healthcheck.DoorMetrics
 	mesh     *mesh.Metrics
 	proxy    *proxy.Metrics
@@ -44,7 +46,7 @@ func newMetrics(reg prometheus.Registerer) metricSets {
 	return metricSets{
 		admin: admin.NewMetrics(reg), cache: cache.NewMetrics(reg), certs: certs.NewMetrics(reg), compress: compress.NewMetrics(reg),
 		push: push.NewMetrics(reg),
-		dns:  dns.NewMetrics(reg), health: healthcheck.NewMetrics(reg), doors: healthcheck.NewDoorMetrics(reg), mesh: mesh.NewMetrics(reg), proxy: proxy.NewMetrics(reg),
+		dns:  dns.NewMetrics(reg), health: healthcheck.NewMetrics(reg), doors: healthcheck.NewDoorMetrics(reg), homes: homes.NewMetrics(reg), mesh: mesh.NewMetrics(reg), proxy: proxy.NewMetrics(reg),
 		server: server.NewMetrics(reg), upstream: upstream.NewMetrics(reg), node: newNodeMetrics(reg), controls: newControlMetrics(reg),
 	}
 }

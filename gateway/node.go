@@ -72,6 +72,7 @@ type Node struct {
 	changed    chan struct{}
 	requests   rate
 	spills     spills
+	homing     homing
 	strains    strains
 	rtts       atomic.Pointer[rttTable] // nil while nothing is measured
 	purges     *purgeLog

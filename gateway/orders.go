@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"landfall/configs"
 	"landfall/gateway/admin"
 	"landfall/gateway/upstream"
 	"landfall/routing/mesh"
@@ -156,13 +157,14 @@ func (b backend) SetBreaker(ctx context.Context, origin string, spec *admin.Brea
 	return res, nil
 }
 
-// lookedUp puts, in place of origins that are looked up, those that the region's nodes tell of.
-func (b backend) lookedUp(service, region string, urls []string) []string {
+// lookedUp puts, in place of origins that are looked up or listed in a file, those that the region's nodes tell of.
+func (b backend) lookedUp(service, region string, pool configs.Pool) []string {
+	urls := pool.Origins
 	fixed := slices.DeleteFunc(slices.Clone(urls), func(u string) bool {
 		scheme, _, _ := strings.Cut(u, "://")
 		return strings.Contains(scheme, "+")
 	})
-	if len(fixed) == len(urls) {
+	if len(fixed) == len(urls) && pool.File == "" {
 		return urls
 	}
 	for _, m := range b.n.picture.Load().members {

@@ -68,6 +68,7 @@ type purgeBatch struct {
 func (n *Node) onRegister(r mesh.Register) {
 	rest, ok := strings.CutPrefix(r.Key, purgePrefix)
 	if !ok || r.Value == nil {
+		n.homing.stale.Store(true)
 		n.kick() // a drain
 		return
 	}

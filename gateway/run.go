@@ -190,6 +190,7 @@ func (n *Node) watch(ctx context.Context) error {
 		n.followOrders()
 		n.followControls()
 		n.followIsolation()
+		n.followHomes()
 	}
 }
 

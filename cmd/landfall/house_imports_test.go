@@ -31,6 +31,7 @@ var floors = map[string]int{
 	"landfall/routing/geo":       2,
 	"landfall/routing/mesh":      2,
 	"landfall/routing/rtt":       2,
+	"landfall/gateway/homes":     2,
 
 	"landfall/gateway/admin":  3,
 	"landfall/gateway/proxy":  3,
@@ -48,6 +49,7 @@ var floors = map[string]int{
 // outside is what the packages that look at nodes from outside may import of the house: they know a node by its command
 // line, its config file, its admin API and what it serves, never by its parts.
 var outside = map[string][]string{
+	"landfall/deploy/storm": {},
 	"landfall/deploy/lab":   {"landfall/gateway/admin", "landfall/gateway/certs", "landfall/gateway/upstream"},
 	"landfall/deploy/drill": {"landfall/deploy/lab", "landfall/gateway/admin"},
 }

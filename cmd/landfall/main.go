@@ -94,7 +94,7 @@ func newRoot() *cobra.Command {
 	root.AddCommand(
 		runCommand(), validateCommand(), schemaCommand(), fleetCommand(), labCommand(), labOriginCommand(), drillCommand(),
 		statusCommand(), explainCommand(), drainCommand(), undrainCommand(), drainsCommand(), verdictsCommand(), forceCommand(), unforceCommand(),
-		weightCommand(), flagCommand(), canaryCommand(), faultCommand(), simulateCommand(), poolsCommand(), breakerCommand(), purgeCommand(), eventsCommand(),
+		weightCommand(), flagCommand(), canaryCommand(), faultCommand(), simulateCommand(), poolsCommand(), breakerCommand(), homeCommand(), purgeCommand(), eventsCommand(),
 		versionCommand(),
 	)
 	return root

@@ -117,6 +117,15 @@ func fleetAnswers() map[string]any {
 			ID: "p1", Service: "shop", Removed: 3, Applied: []admin.PurgeApplied{{Node: "eu-west-1", Region: "eu-west", Removed: 3}, {Node: "us-east-1", Region: "us-east"}},
 			Missing: []admin.PurgeMissing{{Node: "us-east-2", Region: "us-east", Reason: "unreachable"}},
 		},
+		"GET /v1/homes": map[string]any{"homes": []admin.ServiceHomes{{Service: "shop", Ring: []string{"eu-west", "us-east"}, Next: []string{"eu-west"}, Share: 0.25,
+			Moving: &admin.Move{To: 0.5, Since: noon, Over: admin.Duration(10 * time.Minute), By: "deploy", Reason: "room"},
+			Movers: []admin.HomeMover{{From: "us-east", To: "eu-west", Share: 0.5, Moved: 0.125}}, Pins: 1}}},
+		"GET /v1/homes/shop/users/u1": admin.UserHome{Service: "shop", User: "u1", Region: "eu-west", Why: "moved", Old: "us-east", Then: []string{"us-east"}, Wait: admin.Duration(500 * time.Millisecond)},
+		"PUT /v1/homes/shop/move": admin.MoveResult{Service: "shop", Applied: []string{"eu-west-1"}, Missing: []string{"us-east-2"},
+			Move: &admin.Move{To: 0.25, Since: noon, Over: admin.Duration(10 * time.Minute), By: "loopback"}},
+		"PUT /v1/homes/shop/pins/u1":    admin.PinResult{Service: "shop", User: "u1", Applied: []string{"eu-west-1"}, Pin: &admin.Pin{Service: "shop", User: "u1", Region: "eu-west", Since: noon}},
+		"DELETE /v1/homes/shop/pins/u1": admin.PinResult{Service: "shop", User: "u1", Applied: []string{"eu-west-1"}},
+		"GET /v1/pins":                  map[string]any{"pins": []admin.Pin{{Service: "shop", User: "u1", Region: "eu-west", By: "loopback", Reason: "auditor", Since: noon}}},
 		"GET /v1/events": map[string]any{"events": []admin.Event{
 			{Seq: 1, Time: noon, Node: "eu-west-1", Kind: "node.ready", Subject: "eu-west-1", Detail: "serving eu-west"},
 			{Seq: 2, Time: noon.Add(1500 * time.Millisecond), Node: "eu-west-1", Kind: "region.down", Subject: "us-east", Detail: "none of its nodes is alive and reachable"},
@@ -140,6 +149,12 @@ func TestOutputGolden(t *testing.T) {
 		{"undrain", []string{"undrain", "region", "us-east"}, 0},
 		{"purge", []string{"purge", "--service", "shop", "--url", "http://shop.example.com/a"}, 1}, // a node is missing
 		{"events", []string{"events"}, 0},
+		{"home-list", []string{"home", "list"}, 0},
+		{"home-find", []string{"home", "find", "shop", "u1"}, 0},
+		{"home-migrate", []string{"home", "migrate", "shop", "25%", "--over", "10m"}, 0},
+		{"home-pin", []string{"home", "pin", "shop", "u1", "eu-west", "--reason", "auditor"}, 0},
+		{"home-unpin", []string{"home", "unpin", "shop", "u1"}, 0},
+		{"home-pins", []string{"home", "pins"}, 0},
 		{"drill-list", []string{"drill", "list"}, 0},
 	} {
 		args := c.args

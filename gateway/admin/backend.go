@@ -20,6 +20,7 @@ type Backend interface {
 	Weights
 	Purges
 	Breakers
+	Homes
 	Flags
 	Canaries
 	Keys

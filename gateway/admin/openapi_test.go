@@ -16,13 +16,17 @@ import (
 
 // promised is the API as the project promises it; adding to it is fine, anything else breaks someone's script.
 var promised = []string{
-	"DELETE /v1/canaries/{service}/{to}", "DELETE /v1/faults/{id}", "DELETE /v1/flags/{flag}", "DELETE /v1/nodes/{node}/drain", "DELETE /v1/origins/{origin}/breaker", "DELETE /v1/origins/{origin}/drain", "DELETE /v1/regions/{region}/drain", "DELETE /v1/regions/{region}/verdict",
-	"DELETE /v1/services/{service}/regions/{region}/drain", "DELETE /v1/weights/{service}/{region}",
-	"GET /", "GET /debug/pprof/", "GET /debug/pprof/{profile}", "GET /healthz", "GET /metrics", "GET /readyz",
-	"GET /v1/breakers", "GET /v1/cache", "GET /v1/canaries", "GET /v1/certs", "GET /v1/config", "GET /v1/drains", "GET /v1/events", "GET /v1/explain", "GET /v1/faults", "GET /v1/flags", "GET /v1/fleet/keys",
-	"GET /v1/nodes", "GET /v1/openapi.json", "GET /v1/purges/{id}", "GET /v1/regions", "GET /v1/services",
-	"GET /v1/services/{service}/pools", "GET /v1/status", "GET /v1/verdicts", "GET /v1/weights",
-	"POST /v1/fleet/keys", "POST /v1/purge", "PUT /v1/canaries/{service}/{to}", "PUT /v1/faults/{id}", "PUT /v1/flags/{flag}", "PUT /v1/nodes/{node}/drain", "PUT /v1/origins/{origin}/breaker", "PUT /v1/origins/{origin}/drain", "PUT /v1/regions/{region}/drain", "PUT /v1/regions/{region}/verdict",
+	"DELETE /v1/canaries/{service}/{to}", "DELETE /v1/faults/{id}", "DELETE /v1/flags/{flag}", "DELETE /v1/homes/{service}/move",
+	"DELETE /v1/homes/{service}/pins/{user}", "DELETE /v1/nodes/{node}/drain", "DELETE /v1/origins/{origin}/breaker",
+	"DELETE /v1/origins/{origin}/drain", "DELETE /v1/regions/{region}/drain", "DELETE /v1/regions/{region}/verdict",
+	"DELETE /v1/services/{service}/regions/{region}/drain", "DELETE /v1/weights/{service}/{region}", "GET /", "GET /debug/pprof/",
+	"GET /debug/pprof/{profile}", "GET /healthz", "GET /metrics", "GET /readyz", "GET /v1/breakers", "GET /v1/cache", "GET /v1/canaries",
+	"GET /v1/certs", "GET /v1/config", "GET /v1/drains", "GET /v1/events", "GET /v1/explain", "GET /v1/faults", "GET /v1/flags", "GET /v1/fleet/keys",
+	"GET /v1/homes", "GET /v1/homes/{service}/users/{user}", "GET /v1/nodes", "GET /v1/openapi.json", "GET /v1/pins", "GET /v1/purges/{id}",
+	"GET /v1/regions", "GET /v1/services", "GET /v1/services/{service}/pools", "GET /v1/status", "GET /v1/verdicts", "GET /v1/weights",
+	"POST /v1/fleet/keys", "POST /v1/purge", "PUT /v1/canaries/{service}/{to}", "PUT /v1/faults/{id}", "PUT /v1/flags/{flag}",
+	"PUT /v1/homes/{service}/move", "PUT /v1/homes/{service}/pins/{user}", "PUT /v1/nodes/{node}/drain", "PUT /v1/origins/{origin}/breaker",
+	"PUT /v1/origins/{origin}/drain", "PUT /v1/regions/{region}/drain", "PUT /v1/regions/{region}/verdict",
 	"PUT /v1/services/{service}/regions/{region}/drain", "PUT /v1/weights/{service}/{region}",
 }
 
@@ -88,6 +92,11 @@ func TestAnswersMatchTheDocument(t *testing.T) {
 	}
 	const purge = `{"service":"shop","urls":["https://shop.example.com/"],"soft":true}`
 	answered := map[string]bool{}
+	for _, tt := range homeRequests {
+		op := operationOf(t, doc, tt.q.line)
+		answered[op.OperationID] = true
+		checkAnswer(t, s, op, tt.q)
+	}
 	for _, q := range []request{
 		{line: "GET /v1/status"}, {line: "GET /v1/regions"}, {line: "GET /v1/nodes"}, {line: "GET /v1/services"},
 		{line: "GET /v1/services/shop/pools"}, {line: "GET /v1/services/none/pools"}, {line: "GET /v1/cache"}, {line: "GET /v1/certs"},

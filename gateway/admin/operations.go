@@ -49,7 +49,7 @@ type (
 
 // operations is the whole API: every route of the mux, and nothing else, is in it.
 func (a *API) operations() []operation {
-	return slices.Concat(a.reading(), a.changingOperations(), a.breakerOperations(), a.flagOperations(), a.canaryOperations(), a.faultOperations(), a.verdictOperations(), a.keyOperations(), a.raw())
+	return slices.Concat(a.reading(), a.changingOperations(), a.breakerOperations(), a.homeOperations(), a.flagOperations(), a.canaryOperations(), a.faultOperations(), a.verdictOperations(), a.keyOperations(), a.raw())
 }
 
 func (a *API) reading() []operation {

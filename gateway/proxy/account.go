@@ -17,6 +17,9 @@ type Metrics struct {
 	forwarded *prometheus.CounterVec
 	refusals  *prometheus.CounterVec
 	mirrored  *prometheus.CounterVec
+	directed  *prometheus.CounterVec
+	oldReads  *prometheus.CounterVec
+	waited    *prometheus.CounterVec
 	steered   *prometheus.CounterVec
 	shared    *prometheus.CounterVec
 	trafficMetrics
@@ -44,6 +47,13 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	}
 	m.mirrored = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "landfall_mirrored_total",
 		Help: "Copies of requests for another service: sent, failed, or skipped because too many were under way or it has no pool here."}, []string{"service", "result"})
+	m.directed = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "landfall_directed_requests_total",
+		Help: "Requests that were sent where their data is, by the region that served (empty: wherever steering led) and why: primary, own_write, ring, moved, pinned, lookup, away (their place could not be reached) or unknown (the lookup failed)."}, []string{"service", "to", "why"})
+	m.oldReads = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "landfall_migration_old_reads_total",
+		Help: "Reads of users who moved that the new home did not have and the old one was asked for: found there, missing there too, or failed."}, []string{"service", "result"})
+	m.waited = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "landfall_migration_waits_total",
+		Help: "Writes that waited for their user's move to be over."}, []string{"service"})
+	reg.MustRegister(m.directed, m.oldReads, m.waited)
 	m.steered = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "landfall_steered_total",
 		Help: "Requests of clients that DNS sent too far and that were told of a better region, by a redirect or by Alt-Svc."}, []string{"from", "to", "by"})
 	m.shared = newShared()
@@ -53,6 +63,10 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		m.in[i], m.out[i] = m.bytes.WithLabelValues("in", hop), m.bytes.WithLabelValues("out", hop)
 	}
 	return m
+}
+
+func (m *Metrics) placed(service, to, why string) {
+	m.directed.WithLabelValues(service, to, why).Inc()
 }
 
 // meter is a route's request counters, made when they are first counted, so that the hot path need not look them up

@@ -30,6 +30,7 @@ type headResult struct {
 	loops   []string   // CDN-Loop as received
 	hop     int        // nodes of this fleet that forwarded it before: 0 from a client
 	service string     // on a forwarded request: the service that the first node matched
+	stay    bool       // on a forwarded request: to be served in this region, or refused
 	role    string     // on one that another node's cache sends: what this node is to it
 	to      string     // on a forwarded request: the service whose pools are to serve it; empty: as the route says
 }
@@ -129,6 +130,7 @@ func (p *Proxy) peerHead(h headResult, r *http.Request) (headResult, *refusal) {
 	}
 	h.country = r.Header.Get("X-Client-Country") // the first node's word
 	h.hop, h.client, h.service, h.to = hop, client, r.Header.Get(headerService), r.Header.Get(headerTo)
+	h.stay = r.Header.Get(headerStay) != ""
 	h.upgrade = r.Header.Get(headerUpgrade)
 	switch role := r.Header.Get(headerRole); {
 	case role == roleForget:

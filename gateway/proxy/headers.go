@@ -41,6 +41,12 @@ func (x *exchange) clean(h http.Header) {
 	stripHopByHop(h)
 	stripInternal(h)
 	stripLookalikes(h)
+	if !x.p.isTrusted(x.conn.Remote.Unmap()) {
+		stripForwarding(h)
+	}
+	delete(h, headerHome)
+	delete(h, headerMovedFrom)
+	x.recentWriter(h)
 	h.Del("X-Client-Country")
 	if x.head.country != "" {
 		h.Set("X-Client-Country", x.head.country)
@@ -50,13 +56,25 @@ func (x *exchange) clean(h http.Header) {
 // lookalike are the fields that tell an origin of the client, with underscores: CGI and its kin make no difference between
 // X_Real_IP, which a client may have written, and our X-Real-IP (RFC 3875 section 4.1.18).
 var lookalike = map[string]bool{
-	"FORWARDED": true, "X_FORWARDED_FOR": true, "X_FORWARDED_PROTO": true, "X_FORWARDED_HOST": true, "X_REAL_IP": true,
-	"X_REQUEST_ID": true, "X_CLIENT_COUNTRY": true, "CDN_LOOP": true,
+	"FORWARDED": true, "X_REAL_IP": true, "X_REQUEST_ID": true, "X_CLIENT_COUNTRY": true, "CDN_LOOP": true,
 }
 
 func stripLookalikes(h http.Header) {
 	for name := range h {
-		if strings.IndexByte(name, '_') >= 0 && lookalike[strings.ToUpper(strings.ReplaceAll(name, "-", "_"))] {
+		if strings.IndexByte(name, '_') < 0 {
+			continue
+		}
+		if plain := strings.ToUpper(strings.ReplaceAll(name, "-", "_")); lookalike[plain] || strings.HasPrefix(plain, "X_FORWARDED_") {
+			delete(h, name)
+		}
+	}
+}
+
+// stripForwarding removes what an untrusted client says of how it came here: fields that frameworks build links and paths
+// from (X-Forwarded-Port, -Prefix, -Server, -Ssl and whatever comes next), and would believe of the gateway.
+func stripForwarding(h http.Header) {
+	for name := range h {
+		if strings.HasPrefix(name, "X-Forwarded-") || name == "Front-End-Https" {
 			delete(h, name)
 		}
 	}

@@ -100,6 +100,25 @@ func TestForwardingHeaders(t *testing.T) {
 }
 
 // W3C Trace Context section 3.2: a valid traceparent goes on, anything else is started anew without its tracestate.
+// What frameworks believe of the way that a request came is the word of a trusted proxy, or is not said. (Requests that the
+// cache may answer have none of it in any case, as it would tell two pages apart that have one key.)
+func TestOnlyTrustedProxiesTellOfTheWay(t *testing.T) {
+	u, got := recorder(t)
+	g := newRig(t, one("", u), nil)
+	fields := []string{"X-Forwarded-Port: 666", "X-Forwarded-Prefix: /evil", "X-Forwarded-Ssl: on", "X-Forwarded-Next: new", "Front-End-Https: on"}
+	for from, kept := range map[string]bool{"203.0.113.7": false, "10.1.2.3": true} {
+		g.from(from)
+		g.get("POST", "/", fields...)
+		r := receive(t, from, got)
+		for _, f := range fields {
+			name, value, _ := strings.Cut(f, ": ")
+			if v := r.Header.Get(name); kept && v != value || !kept && v != "" {
+				t.Errorf("from %s: %s is %q", from, name, v)
+			}
+		}
+	}
+}
+
 func TestTraceparent(t *testing.T) {
 	u, got := recorder(t)
 	g := newRig(t, one("", u), nil)

@@ -14,6 +14,7 @@ import (
 	"landfall/configs"
 	"landfall/gateway/canary"
 	"landfall/gateway/compress"
+	"landfall/gateway/homes"
 	"landfall/gateway/upstream"
 	"landfall/routing"
 	"landfall/routing/geo"
@@ -48,6 +49,7 @@ type Options struct {
 	Pools      map[string]*upstream.Pool // this region's pool by service; none for services that have no origins here
 	Peers      http.RoundTripper         // to other regions' nodes; optional
 	Snapshot   func() *routing.Snapshot
+	Homes      map[string]*homes.Directory // by service: where users' data lives; none for services without an affinity
 	Locator    Locator
 	Purger     Purger
 	Purges     Knowledge              // what this node knows of purges; without it caches are not shared
@@ -85,6 +87,9 @@ func New(o Options) (*Proxy, error) {
 	hosts, err := newHostTable(o.Config, p)
 	if err != nil {
 		return nil, err
+	}
+	for name, s := range hosts.named {
+		s.homes = o.Homes[name]
 	}
 	p.hosts = hosts
 	for _, t := range o.Config.Listen.TrustedProxies {
@@ -151,6 +156,7 @@ type exchange struct {
 	head headResult
 	// Set by route.
 	match routeResult
+	wrote bool // this client has written lately, so it reads from the primary
 
 	// Set by route too: whose pools serve the request, when it is not as the route says, and what of this the cache must
 	// tell apart.

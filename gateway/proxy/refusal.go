@@ -34,6 +34,8 @@ const (
 	residency        reason = "residency"
 	rateLimited      reason = "rate_limited"
 	unauthorised     reason = "unauthorised"
+	homeAway         reason = "home_away"
+	homeUnknown      reason = "home_unknown"
 	behind           reason = "behind"
 	overloaded       reason = "overloaded"
 	authUnavailable  reason = "auth_unavailable"
@@ -80,6 +82,8 @@ var answers = map[reason]answer{
 	hopLimit:         {http.StatusLoopDetected, "proxy_loop_detected"},
 	noRegion:         {http.StatusServiceUnavailable, "destination_unavailable"},
 	residency:        {http.StatusServiceUnavailable, "http_request_denied"},
+	homeAway:         {http.StatusServiceUnavailable, "destination_unavailable"},
+	homeUnknown:      {http.StatusServiceUnavailable, "destination_unavailable"},
 	badGateway:       {http.StatusBadGateway, "proxy_internal_response"},
 	clientGone:       {499, "http_request_error"}, // nginx's number for the log; no client sees it
 	bodyTooLarge:     {http.StatusRequestEntityTooLarge, "http_request_denied"},
@@ -103,6 +107,8 @@ var answers = map[reason]answer{
 
 var causeTexts = map[reason]string{
 	noRegion:       "no region can serve this request now",
+	homeAway:       "the region that takes these writes can't be reached now",
+	homeUnknown:    "where this user's data is isn't known now",
 	hopLimit:       "the request was forwarded too often between regions",
 	bodyTooLarge:   "the request's body is larger than this service takes",
 	malformed:      "the request's body is malformed",

@@ -31,8 +31,27 @@ func (x *exchange) fetch(from *http.Request, coding string, body *bodyWatch) (*h
 	return resp, tr, err
 }
 
+// ask serves a request where its data is, when it is about a user's or a write, and else in the best region.
 func (x *exchange) ask(from *http.Request, coding string, body *bodyWatch) (*http.Response, trail, error) {
+	to, no := x.place(from)
+	if no != nil {
+		return nil, trail{}, no
+	}
+	if len(to.regions) > 0 {
+		return x.directed(to, from, coding, body)
+	}
+	return x.anywhere(from, coding, body)
+}
+
+// anywhere serves a request in this region, or in another when this one can't.
+func (x *exchange) anywhere(from *http.Request, coding string, body *bodyWatch) (*http.Response, trail, error) {
 	pool := x.p.o.Pools[x.target()]
+	if x.head.stay {
+		if pool == nil {
+			return nil, trail{}, &refusal{reason: noRegion, text: textOf(noRegion), noPool: true}
+		}
+		return x.here(pool, from, coding, body) // whatever its health says: better tried than refused
+	}
 	if pool == nil || pool.Usable() == routing.Down {
 		resp, tr, err := x.elsewhere(from, coding, body)
 		if err == nil || pool == nil || !untouched(err, body) {
@@ -147,29 +166,42 @@ func (x *exchange) elsewhere(from *http.Request, coding string, body *bodyWatch)
 		if c.Region == x.p.self {
 			continue
 		}
-		nodes := s.Regions[c.Region].Nodes
-		for i := range min(len(nodes), nodesPerRegion) {
-			if tr.Tries == maxForwards {
-				return nil, tr, err
-			}
-			node := nodes[(routing.FirstNode(key, len(nodes))+i)%len(nodes)]
-			tr = trail{Region: s.Regions[c.Region].Name, Node: node.Name, Tries: tr.Tries + 1}
-			x.p.o.Metrics.forwarded.WithLabelValues(x.p.o.Region, tr.Region).Inc()
-			var resp *http.Response
-			if resp, err = x.forward(from, coding, body, node); err == nil {
-				tr.Fault = resp.Header.Get(headerFault) // of this answer, not of those that the cache makes of it
-				resp.Header.Del(headerFault)
-				return resp, tr, nil
-			}
-			if from.Context().Err() != nil || !untouched(err, body) {
-				return nil, tr, err
-			}
-			if errors.As(err, new(*refusal)) {
-				break // the node answered: its region has no pool to offer
-			}
+		resp, goOn, failed := x.offer(s, c.Region, &tr, false, from, coding, body)
+		if resp != nil {
+			return resp, tr, nil
+		}
+		if err = cmp.Or(failed, err); !goOn {
+			return nil, tr, err
 		}
 	}
 	return nil, tr, err
+}
+
+// offer sends a request to nodes of a region, one after the other while it has not reached an origin. Without a response,
+// goOn tells that another region may serve it; without an error too, there was no node to try. stay keeps it in that region.
+func (x *exchange) offer(s *routing.Snapshot, region int, tr *trail, stay bool, from *http.Request, coding string, body *bodyWatch) (resp *http.Response, goOn bool, err error) {
+	nodes, name := s.Regions[region].Nodes, s.Regions[region].Name
+	key := routing.ClientKey(x.head.client)
+	for i := range min(len(nodes), nodesPerRegion) {
+		if tr.Tries == maxForwards {
+			return nil, false, err
+		}
+		node := nodes[(routing.FirstNode(key, len(nodes))+i)%len(nodes)]
+		*tr = trail{Region: name, Node: node.Name, Tries: tr.Tries + 1}
+		x.p.o.Metrics.forwarded.WithLabelValues(x.p.o.Region, name).Inc()
+		if resp, err = x.forward(from, coding, body, node, stay); err == nil {
+			tr.Fault = resp.Header.Get(headerFault) // of this answer, not of those that the cache makes of it
+			resp.Header.Del(headerFault)
+			return resp, true, nil
+		}
+		if from.Context().Err() != nil || !untouched(err, body) {
+			return nil, false, err
+		}
+		if errors.As(err, new(*refusal)) {
+			break // the node answered: its region has no pool to offer
+		}
+	}
+	return nil, true, err
 }
 
 const (
@@ -180,9 +212,9 @@ const (
 	MaxRegions = 32
 )
 
-// forward sends the request to another node over the peer channel.
-func (x *exchange) forward(from *http.Request, coding string, body *bodyWatch, node routing.Node) (*http.Response, error) {
-	return x.forwardAs(from, coding, body, node, nil)
+// forward sends the request to another node over the peer channel. stay: it is served in that node's region, or refused.
+func (x *exchange) forward(from *http.Request, coding string, body *bodyWatch, node routing.Node, stay bool) (*http.Response, error) {
+	return x.forwardAs(from, coding, body, node, stay, nil)
 }
 
 // setHop writes what the next node must know of the request.
@@ -197,12 +229,15 @@ func (x *exchange) setHop(h http.Header) {
 }
 
 // forwardAs is forward with more to say; with it the request is for the node's cache.
-func (x *exchange) forwardAs(from *http.Request, coding string, body *bodyWatch, node routing.Node, more func(http.Header)) (*http.Response, error) {
+func (x *exchange) forwardAs(from *http.Request, coding string, body *bodyWatch, node routing.Node, stay bool, more func(http.Header)) (*http.Response, error) {
 	out := x.outbound(from, coding, more != nil)
 	body.attach(out)
 	out.URL.Scheme, out.URL.Host = "https", node.Name+upstream.PeerDomain
 	h := out.Header
 	x.setHop(h)
+	if stay {
+		h.Set(headerStay, "1")
+	}
 	if more != nil {
 		more(h)
 	}

@@ -27,6 +27,7 @@ import (
 	"landfall/configs"
 	"landfall/gateway/certs"
 	"landfall/gateway/compress"
+	"landfall/gateway/homes"
 	"landfall/gateway/upstream"
 	"landfall/routing"
 	"landfall/routing/geo"
@@ -88,7 +89,7 @@ func newRig(t testing.TB, yaml string, edit func(*Options)) *rig {
 	t.Cleanup(g.cache.Close)
 	region := c.RegionNames()[0]
 	o := Options{
-		Config: c, Node: region + "-1", Region: region, Cache: g.cache, Pools: map[string]*upstream.Pool{},
+		Config: c, Node: region + "-1", Region: region, Cache: g.cache, Pools: map[string]*upstream.Pool{}, Homes: map[string]*homes.Directory{},
 		Compressor: compress.New(compress.Options{Algorithms: c.Compression.Algorithms, MinSize: int64(c.Compression.MinSize), Types: c.Compression.Types}),
 		Snapshot:   sync.OnceValue(func() *routing.Snapshot { return allUp(c) }),
 		Locator:    g, Purger: g, HasCert: func(string) bool { return false }, Logger: slog.New(slog.DiscardHandler),
@@ -97,6 +98,12 @@ func newRig(t testing.TB, yaml string, edit func(*Options)) *rig {
 	}
 	if edit != nil {
 		edit(&o)
+	}
+	for name, s := range c.Services {
+		if a := s.Affinity; a != nil && o.Homes[name] == nil {
+			o.Homes[name] = homes.New(homes.Options{Service: name, Regions: a.Regions, Next: a.Next, Handover: a.Handover.D(), Lookup: a.Lookup})
+			t.Cleanup(o.Homes[name].Close)
+		}
 	}
 	for name := range c.Services {
 		if pool, ok := c.PoolFor(name, o.Region); ok && o.Pools[name] == nil {

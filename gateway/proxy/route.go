@@ -12,6 +12,7 @@ import (
 
 	"landfall/cache"
 	"landfall/configs"
+	"landfall/gateway/homes"
 	"landfall/gateway/upstream"
 )
 
@@ -20,8 +21,11 @@ type service struct {
 	name   string
 	config *configs.Service
 	plans  []plan // of each route
-	door   door
-	waits  *Waits
+
+	homes   *homes.Directory // nil without an affinity
+	writers writers
+	door    door
+	waits   *Waits
 }
 
 // plan is what a route means for its requests, worked out once.

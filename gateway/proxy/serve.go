@@ -66,7 +66,7 @@ func (x *exchange) cachePolicy() cache.Policy {
 	}
 	return cache.Policy{
 		Peer: x.head.role != "", Invalidated: invalidated,
-		Off: c.Off, TTL: std(c.TTL), StaleWhileRevalidate: std(c.StaleWhileRevalidate), StaleIfError: std(c.StaleIfError),
+		Off: c.Off || x.wrote, TTL: std(c.TTL), StaleWhileRevalidate: std(c.StaleWhileRevalidate), StaleIfError: std(c.StaleIfError),
 		Negative: x.match.negative, Jitter: float64(c.Jitter), RefreshAhead: float64(c.RefreshAhead),
 	}
 }
@@ -92,9 +92,11 @@ func (x *exchange) servePeer() *refusal {
 	return nil
 }
 
-// hangUp ends the reading of the request's body, for good: what is answered goes out first.
+// hangUp ends the reading of the request's body, for good. On HTTP/1.1, where that ends the connection, what is answered
+// goes out first. On HTTP/2 it must not: a head that is sent before the response is known to have ended can't end the
+// stream any more, and gRPC takes a status in such a head for none.
 func (x *exchange) hangUp() {
-	if x.w.wrote {
+	if x.w.wrote && x.in.ProtoMajor == 1 {
 		x.w.Flush()
 	}
 	_ = http.NewResponseController(x.w.ResponseWriter).SetReadDeadline(time.Unix(1, 0)) // one that can't is left to its own bounds

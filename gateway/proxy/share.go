@@ -74,7 +74,7 @@ type step struct {
 // fetchShared fetches for the cache: from the next step that answers, or by the region and pool phases.
 func (x *exchange) fetchShared(from *http.Request, coding string, body *bodyWatch) (*http.Response, trail, error) {
 	asking := cache.AskingOf(from.Context())
-	if asking == nil || !asking.Shareable || x.head.hop >= maxHops || x.p.o.Peers == nil || x.p.o.Purges == nil || x.divided() {
+	if asking == nil || !asking.Shareable || x.head.hop >= maxHops || x.p.o.Peers == nil || x.p.o.Purges == nil || x.divided() || x.belongs(from) {
 		return x.fetch(from, coding, body)
 	}
 	known, fits := x.p.o.Purges.Known()
@@ -114,7 +114,7 @@ func (x *exchange) askHolder(from *http.Request, coding string, body *bodyWatch,
 	load := x.p.sharing.load(node.Name)
 	load.Add(1)
 	done := sync.OnceFunc(func() { load.Add(-1) })
-	resp, err := x.forwardAs(from, coding, body, node, func(h http.Header) {
+	resp, err := x.forwardAs(from, coding, body, node, false, func(h http.Header) {
 		h.Set(headerRole, s.role)
 		h.Set(headerPurged, known)
 		h["If-None-Match"] = from.Header["If-None-Match"] // of the variant that the holder has, too

@@ -19,7 +19,7 @@ import (
 
 // Each event reaches the client before the origin sends the next.
 func TestEventStreamIsFlushedAtOnce(t *testing.T) {
-	next, ended := make(chan struct{}), make(chan struct{})
+	next, ended := make(chan struct{}), make(chan struct{}, 2)
 	u := origin(t, func(w http.ResponseWriter, r *http.Request) {
 		defer func() { ended <- struct{}{} }()
 		w.Header().Set("Content-Type", "text/event-stream")
@@ -49,7 +49,7 @@ func TestEventStreamIsFlushedAtOnce(t *testing.T) {
 			next <- struct{}{}
 		}
 		_ = resp.Body.Close()
-		<-ended // or it would take what is meant for the next one
+		receive(t, "the end of the stream at its origin", ended) // or it would take what is meant for the next one
 	}
 }
 

@@ -48,6 +48,7 @@ func (w *responseWriter) WriteHeader(status int) {
 			w.ResponseWriter.Header().Set("Alt-Svc", w.altSvc)
 		}
 		w.x.shapeResponse(w.ResponseWriter.Header())
+		w.x.rememberWrite(w.ResponseWriter.Header())
 	}
 	w.ResponseWriter.WriteHeader(status)
 }

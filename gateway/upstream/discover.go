@@ -36,6 +36,9 @@ func (p *Pool) discover(list []Member) {
 			d.fixed = append(d.fixed, m)
 		}
 	}
+	if p.o.File != "" {
+		d.sources = append(d.sources, source{url: p.o.File, file: &fileSource{path: p.o.File, every: p.o.fileEvery}})
+	}
 	if len(d.sources) == 0 {
 		p.SetMembers(list)
 		return
@@ -79,7 +82,9 @@ func (d *discovery) look(ctx context.Context, next []time.Time, now time.Time) {
 			return
 		}
 		if err != nil {
-			ttl = retryTTL
+			if ttl = retryTTL; s.file != nil {
+				ttl = s.file.every
+			}
 			if !d.failing[i] {
 				d.pool.tell("pool.unresolved", d.pool.subject(), fmt.Sprintf("%s: %v; its last %d origins stay", s.url, err, len(d.found[i])))
 			}

@@ -18,11 +18,12 @@ import (
 	"landfall/routing"
 )
 
-// PoolOptions is what a pool is made of. Only Origins is needed; the zero of all else has a sensible meaning.
+// PoolOptions is what a pool is made of. Only Origins or File is needed; the zero of all else has a sensible meaning.
 type PoolOptions struct {
 	Service string          // for metrics and events
 	Region  string          // for metrics and events
 	Origins []string        // URLs; http+dns://, https+dns://, http+srv:// and https+srv:// are looked up, and again when their TTL is over
+	File    string          // that lists more of them, and is followed; empty: none
 	Weights map[string]int  // by origin; 1 for those that are not in it
 	Balance string          // as the config language names it; empty: least_request
 	Breaker configs.Breaker // zeros mean the config language's defaults
@@ -46,6 +47,7 @@ type PoolOptions struct {
 	// OnMembers hears that the pool has other origins than before, which Origins tells; not of the first ones. nil: nobody.
 	OnMembers   func()
 	nameServers []string // for tests; nil: the machine's
+	fileEvery   time.Duration
 	// Dial opens connections to origins; nil: net.Dialer.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	// TLS is what TLS connections to origins start from, for another CA than the system's; nil: the system's roots.
@@ -55,7 +57,7 @@ type PoolOptions struct {
 // OptionsFrom are the options that a config describes; what isn't in a config is the caller's to add.
 func OptionsFrom(service, region string, pool configs.Pool, policy configs.PoolPolicy) PoolOptions {
 	return PoolOptions{
-		Service: service, Region: region, Origins: pool.Origins, Weights: pool.Weights, Balance: policy.Balance,
+		Service: service, Region: region, Origins: pool.Origins, File: pool.File, Weights: pool.Weights, Balance: policy.Balance,
 		Breaker: policy.Breaker, Eject: policy.Eject, SlowStart: policy.SlowStart.D(), Concurrency: policy.Concurrency.Limit(),
 		HTTP: policy.HTTP, ProxyProtocol: policy.ProxyProtocol, ConnectionAge: policy.ConnectionAge.D(),
 	}
@@ -181,6 +183,9 @@ func (o PoolOptions) normal() PoolOptions {
 	}
 	if o.Rand == nil {
 		o.Rand = rand.Float64
+	}
+	if o.fileEvery <= 0 {
+		o.fileEvery = fileEvery
 	}
 	if o.OnEvent == nil {
 		o.OnEvent = func(string, string, string) {}

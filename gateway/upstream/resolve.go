@@ -15,7 +15,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// source is where some of a pool's origins are found: by the addresses of a name, or by SRV records (RFC 2782).
+// source is where some of a pool's origins are found: by the addresses of a name, by SRV records (RFC 2782), or in a file.
 type source struct {
 	url    string // as the config writes it
 	scheme string // http or https
@@ -23,6 +23,8 @@ type source struct {
 	name   string // with a final dot
 	weight int    // of each origin that is found, times the record's own
 	port   string // of addresses; empty: the scheme's
+
+	file *fileSource // a file that lists them, in place of all this; nil: none
 }
 
 // parseSource reads http+dns://host:port, https+dns://host:port, http+srv://name and https+srv://name.
@@ -63,6 +65,10 @@ var errNoAddress = errors.New("no address")
 
 // find resolves a source.
 func (r *resolver) find(ctx context.Context, s source) ([]Member, time.Duration, error) {
+	if s.file != nil {
+		found, err := s.file.find()
+		return found, s.file.every, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, lookPatience)
 	defer cancel()
 	if !s.srv {

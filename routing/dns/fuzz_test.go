@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -15,34 +13,15 @@ import (
 
 // seeds are the queries of the transcripts.
 func seeds(f *testing.F) {
-	files, err := filepath.Glob("testdata/*.txt")
-	if err != nil || len(files) == 0 {
-		f.Fatalf("no transcripts: %v", err)
-	}
-	for _, file := range files {
-		b, err := os.ReadFile(file)
-		if err != nil {
-			f.Fatal(err)
-		}
-		for line := range strings.Lines(string(b)) {
-			if query, ok := strings.CutPrefix(line, ">"); ok {
-				f.Add(wireOf(f, strings.TrimSpace(query)))
-			}
-		}
+	for _, msg := range transcriptQueries(f) {
+		f.Add(msg)
 	}
 }
 
 // FuzzRespond holds every answer to what must be true of it, whatever was asked.
 func FuzzRespond(f *testing.F) {
 	seeds(f)
-	o := testOptions()
-	o.ResponseRate = -1
-	rich := signedOptions(f, time.Unix(1_800_000_000, 0))
-	o.Zones = append(o.Zones, rich.Zones...)
-	for h := range rich.Steer.(*fleet).hosts {
-		o.Steer.(*fleet).hosts[h] = true
-	}
-	s := mustNew(f, o)
+	s := fuzzedServer(f)
 	f.Fuzz(func(t *testing.T, msg []byte) {
 		for _, tcp := range []bool{false, true} {
 			checkAnswer(t, s, msg, tcp)
@@ -50,7 +29,20 @@ func FuzzRespond(f *testing.F) {
 	})
 }
 
-func checkAnswer(t *testing.T, s *Server, msg []byte, tcp bool) {
+// fuzzedServer has the zones of all transcripts, one of them signed.
+func fuzzedServer(t testing.TB) *Server {
+	o := testOptions()
+	o.ResponseRate = -1
+	rich := signedOptions(t, time.Unix(1_800_000_000, 0))
+	o.Zones = append(o.Zones, rich.Zones...)
+	for h := range rich.Steer.(*fleet).hosts {
+		o.Steer.(*fleet).hosts[h] = true
+	}
+	return mustNew(t, o)
+}
+
+// checkAnswer asks, and returns the answer or nil.
+func checkAnswer(t *testing.T, s *Server, msg []byte, tcp bool) []byte {
 	before := bytes.Clone(msg)
 	res := s.Respond(nil, msg, resolverAddr, tcp)
 	if !bytes.Equal(before, msg) {
@@ -60,7 +52,7 @@ func checkAnswer(t *testing.T, s *Server, msg []byte, tcp bool) {
 		t.Fatalf("answered: %t, is a query: %t", res != nil, query)
 	}
 	if res == nil {
-		return
+		return nil
 	}
 	var m mdns.Msg
 	if err := m.Unpack(res); err != nil {
@@ -78,6 +70,7 @@ func checkAnswer(t *testing.T, s *Server, msg []byte, tcp bool) {
 	}
 	checkSize(t, &m, msg, res, tcp)
 	checkSections(t, &m, msg, res)
+	return res
 }
 
 func checkSize(t *testing.T, m *mdns.Msg, msg, res []byte, tcp bool) {

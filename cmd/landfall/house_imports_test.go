@@ -42,6 +42,7 @@ var floors = map[string]int{
 	"landfall/deploy/lab":        5,
 	"landfall/routing/dns/bench": 5,
 	"landfall/deploy/simulate":   5,
+	"landfall/deploy/storm":      5,
 	"landfall/deploy/drill":      6,
 	"landfall/cmd/landfall":      7,
 }

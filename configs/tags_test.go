@@ -113,7 +113,7 @@ func TestTagsAreSound(t *testing.T) {
 var absentMeans = map[string]string{
 	"Listen.Mesh": "no listener", "Listen.Peer": "no listener",
 	"MeshTLS.CA": "no peers", "MeshTLS.Cert": "no peers", "MeshTLS.Key": "no peers",
-	"DNS.GeoIP": "no geography", "ACME.Email": "no contact", "ACME.CA": "the system's CAs",
+	"DNS.GeoIP": "no geography", "DNSRTT.Header": "nobody tells", "ACME.Email": "no contact", "ACME.CA": "the system's CAs",
 	"Service.Primary": "every region takes writes", "Pool.File": "none",
 	"Canary.Header": "none", "Canary.Cookie": "none", "Match.Flag": "none", "Fault.Service": "every", "Fault.Route": "all", "Fault.Origin": "each",
 	"Limits.ConnectionRate": "unlimited", "Shutdown.DNSWait": "the longest TTL, by fillFleet", "Zone.MinTTL": "a quarter of the TTL, by fillFleet",

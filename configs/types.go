@@ -84,6 +84,7 @@ type DNSRate struct {
 // DNSRTT is steering by measured round trips.
 type DNSRTT struct {
 	Measure  bool    `yaml:"measure" doc:"Measure clients' round trips (TCP, on Linux), remember them by prefix (/24, /48), share them over the mesh, and prefer them to geography." default:"true"`
+	Header   string  `yaml:"header" doc:"Request header in which trusted_proxies tell the round trip to their client, in milliseconds, as load balancers can: then it is known through them too. Absent: none."`
 	Explore  Percent `yaml:"explore" doc:"Share of the clients that go to the runner-up for ten minutes, so that its round trip becomes known too; never those that residency binds, and never far." default:"0%"`
 	Prefixes int     `yaml:"prefixes" doc:"Prefixes that are remembered, wider networks included; 100 bytes each in a fleet of 12 regions." default:"262144" min:"1024" max:"4194304"`
 }

@@ -117,6 +117,7 @@ const maxName = 253
 
 // dns checks the zones, and that somebody answers for them.
 func (v *validator) dns() {
+	v.rttHeader("dns.rtt.header")
 	zones := v.c.DNS.Zones
 	if len(v.c.Listen.DNS) > 0 && len(zones) == 0 && !v.unsure("dns.zones") {
 		v.fault("listen.dns", "needs dns.zones: there is nothing to answer for")

@@ -50,3 +50,17 @@ func covers(pattern, host string) bool {
 	suffix, wild := strings.CutPrefix(pattern, "*")
 	return pattern == host || wild && strings.HasSuffix(host, suffix) && len(host) > len(suffix)
 }
+
+// rttHeader checks the field in which proxies tell round trips.
+func (v *validator) rttHeader(path string) {
+	name := v.c.DNS.RTT.Header
+	switch {
+	case name == "":
+	case !tokenPattern.MatchString(name):
+		v.fault(path, "%s is not a header field", v.show(path, name))
+	case len(v.c.Listen.TrustedProxies) == 0 && !v.badAbove("listen.trusted_proxies"):
+		v.fault(path, "is believed from listen.trusted_proxies alone, and none are named")
+	case !v.c.DNS.RTT.Measure:
+		v.fault(path, "means nothing with measure: false")
+	}
+}

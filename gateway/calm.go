@@ -120,6 +120,8 @@ func placeDifference(was, is *routing.Place) string {
 		return fmt.Sprintf("its weight is %d", is.Weight)
 	case was.Drained != is.Drained:
 		return fmt.Sprintf("a drain has moved %.0f%% of the service's clients", is.Drained*100)
+	case step(was.Return) != step(is.Return):
+		return fmt.Sprintf("it is coming back, %.0f%% of its clients are not let in yet", is.Return*100)
 	case step(was.Spill) != step(is.Spill):
 		return fmt.Sprintf("it is full and sends %.0f%% of its clients on", is.Spill*100)
 	}

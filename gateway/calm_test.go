@@ -37,6 +37,7 @@ func TestCalms(t *testing.T) {
 		{"a weight", "", "eu: its weight is 3", func(s *routing.Snapshot) { s.Services[1].Places[1].Weight = 3 }},
 		{"a service's drain", "", "ap: a drain has moved 50%", func(s *routing.Snapshot) { s.Services[1].Places[0].Drained = 0.5 }},
 		{"spill", "", "ap: it is full and sends 2%", func(s *routing.Snapshot) { s.Services[1].Places[0].Spill = 0.02 }},
+		{"a return", "", "ap: it is coming back, 40%", func(s *routing.Snapshot) { s.Services[1].Places[0].Return = 0.4 }},
 		{"a policy", "", "another config", func(s *routing.Snapshot) { s.Services[1].Policy = routing.Weighted }},
 		{"a rule", "another config", "", func(s *routing.Snapshot) { s.Services[0].Rules = []routing.Rule{{Strict: true}} }},
 	} {

@@ -59,6 +59,14 @@ func (n *Node) observeRTT(client netip.Addr, d time.Duration) {
 	t.Observe(client, d, n.o.Now())
 }
 
+// toldRTT takes a client's round trip from a trusted proxy.
+func (n *Node) toldRTT(client netip.Addr, d time.Duration) {
+	if t := n.rtts.Load(); t != nil {
+		n.metrics.node.clientRTT.WithLabelValues(n.id.region).Observe(d.Seconds())
+		t.Observe(client, d, n.o.Now())
+	}
+}
+
 // rttOf is what was measured of a client, in the order of the snapshot's regions; nil when nothing was.
 func (n *Node) rttOf(dst []routing.RTT, s *routing.Snapshot, client netip.Addr) []routing.RTT {
 	t := n.rtts.Load()

@@ -81,11 +81,11 @@ func (n *Node) reloadPushes() {
 }
 
 // elected is the node that pushes to a target: of those that serve and say that their config has the target, the first by
-// name. Every node elects by itself, so while the fleet is cut in two each side has one; a node that reaches less than half
+// name, but sooner one that did not fail lately. Every node elects by itself, so while the fleet is cut in two each side has one; a node that reaches less than half
 // of the fleet elects nobody, since the others may still serve.
 func (n *Node) elected(target string) (node string, self bool) {
 	members := n.picture.Load().members
-	total, reached := 0, 0
+	total, reached, troubled := 0, 0, false
 	for _, m := range members {
 		if m.State == mesh.Leaving {
 			continue
@@ -95,8 +95,12 @@ func (n *Node) elected(target string) (node string, self bool) {
 			continue
 		}
 		reached++
-		if m.State == mesh.Serving && m.fresh && slices.Contains(m.report.Push, target) && (node == "" || m.Name < node) {
-			node, self = m.Name, m.Self
+		if m.State != mesh.Serving || !m.fresh || !slices.Contains(m.report.Push, target) {
+			continue
+		}
+		fails := slices.Contains(m.report.PushTrouble, target)
+		if node == "" || troubled && !fails || troubled == fails && m.Name < node {
+			node, self, troubled = m.Name, m.Self, fails
 		}
 	}
 	if reached*2 < total {
@@ -108,6 +112,18 @@ func (n *Node) elected(target string) (node string, self bool) {
 // pushTargets are the targets that this node's config has, sorted.
 func (n *Node) pushTargets() []string {
 	return slices.Sorted(maps.Keys(n.generation.Load().config.DNS.Push))
+}
+
+// pushTrouble are those of them that this node failed to push to lately, sorted.
+func (n *Node) pushTrouble() (out []string) {
+	n.pushes.mu.Lock()
+	defer n.pushes.mu.Unlock()
+	for _, target := range slices.Sorted(maps.Keys(n.pushes.running)) {
+		if n.pushes.running[target].Troubled() {
+			out = append(out, target)
+		}
+	}
+	return out
 }
 
 // pushedNames are the hosts in a target's zone with the addresses that they should have there.

@@ -32,13 +32,19 @@ func TestElected(t *testing.T) {
 		{"not one whose report is old", "eu-1", []string{"eu-1 serving", "ap-1 serving stale", "us-1 serving"}},
 		{"half of the fleet is enough", "eu-1", []string{"eu-1 serving", "ap-1 dead"}},
 		{"less than half is not", "", []string{"eu-1 serving", "ap-1 dead", "us-1 dead"}},
+		{"not one that failed lately", "eu-1", []string{"ap-1 serving troubled", "eu-1 serving", "us-1 serving"}},
+		{"the first when all failed", "ap-1", []string{"ap-1 serving troubled", "eu-1 serving troubled"}},
 		{"who left is not missed", "eu-1", []string{"eu-1 serving", "ap-1 leaving", "us-1 leaving"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			n := &Node{}
 			var members []member
 			for _, text := range c.members {
-				m := told(t, text, "eu-1")
+				plain, trouble := strings.CutSuffix(text, " troubled")
+				m := told(t, plain, "eu-1")
+				if trouble {
+					m.report.PushTrouble = []string{"corp"}
+				}
 				m.report.Push = []string{"corp"}
 				members = append(members, m)
 			}

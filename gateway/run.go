@@ -255,7 +255,7 @@ func (n *Node) member(m mesh.Member, now time.Time) member {
 
 // ownReport is how this node sees its region's pools.
 func (n *Node) ownReport() report {
-	r := report{Pools: map[string]string{}, Origins: map[string]map[string]string{}, Load: n.loadReport(), Spill: n.spills.published(), Strain: n.strains.told(), Push: n.pushTargets()}
+	r := report{Pools: map[string]string{}, Origins: map[string]map[string]string{}, Load: n.loadReport(), Spill: n.spills.published(), Strain: n.strains.told(), Push: n.pushTargets(), PushTrouble: n.pushTrouble()}
 	if n.keys != nil {
 		r.Keys, r.KeysKept = n.keys.prints(), n.keys.path != ""
 	}

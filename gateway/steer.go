@@ -59,7 +59,7 @@ func named(c *configs.Service, s *routing.Snapshot, host string) int {
 
 // steerBy lets the handler chain send clients on.
 func (n *Node) steerBy(o *proxy.Options, c *configs.Config) {
-	o.Better = n.better
+	o.Better, o.ToldRTT = n.better, n.toldRTT
 	if len(c.Listen.HTTPS) > 0 {
 		_, o.AltSvcPort, _ = net.SplitHostPort(c.Listen.HTTPS[0])
 	}

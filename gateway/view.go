@@ -25,6 +25,8 @@ type report struct {
 	// Strain is how its services bear their load here; absent for those without any.
 	Strain map[string]strainReport `json:"strain,omitempty"`
 	Push   []string                `json:"push,omitempty"` // the targets of dns.push that its config has
+	// PushTrouble are those of them that it failed to push to lately.
+	PushTrouble []string `json:"push_trouble,omitempty"`
 }
 
 // maxReportOrigins bounds a report: with URLs of ordinary length it stays well under mesh.MaxReport.

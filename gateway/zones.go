@@ -2,19 +2,17 @@ package gateway
 
 import (
 	"fmt"
-	"log/slog"
 	"net"
 	"runtime"
 	"strconv"
-	"time"
 
 	"landfall/configs"
 	"landfall/routing/dns"
 )
 
 // dnsZones are the zones of a config, with the hosts that lie in them, their records and their keys.
-func dnsZones(c *configs.Config, now time.Time, log *slog.Logger) ([]dns.Zone, error) {
-	hosts := allHosts(c)
+func (n *Node) dnsZones(c *configs.Config) ([]dns.Zone, error) {
+	hosts, now := allHosts(c), n.o.Now()
 	var zones []dns.Zone
 	for name, z := range c.DNS.Zones {
 		zone := dns.Zone{Name: name, TTL: z.TTL.D(), MinTTL: z.MinTTL.D(), NegativeTTL: z.NegativeTTL.D(), Nameservers: z.Nameservers, Contact: z.Contact, Hosts: hosts}
@@ -23,7 +21,7 @@ func dnsZones(c *configs.Config, now time.Time, log *slog.Logger) ([]dns.Zone, e
 			return nil, fmt.Errorf("dns zone %s: %w", name, err)
 		}
 		if z.HTTPS {
-			zone.HTTPS = httpsRecords(c)
+			zone.HTTPS = httpsRecords(c, n.servedALPN())
 		}
 		if z.DNSSEC != nil {
 			if zone.Keys, err = dns.LoadKeys(z.DNSSEC.Keys, name, now); err != nil {
@@ -31,7 +29,7 @@ func dnsZones(c *configs.Config, now time.Time, log *slog.Logger) ([]dns.Zone, e
 			}
 		}
 		for _, ds := range dns.DS(name, zone.Keys, now) {
-			log.Info("a dns zone is signed: its parent should hold this record, and CDS asks for it", "zone", name, "ds", ds)
+			n.log.Info("a dns zone is signed: its parent should hold this record, and CDS asks for it", "zone", name, "ds", ds)
 		}
 		for _, p := range z.Secondaries {
 			zone.Secondaries = append(zone.Secondaries, p.Prefix)
@@ -42,8 +40,8 @@ func dnsZones(c *configs.Config, now time.Time, log *slog.Logger) ([]dns.Zone, e
 }
 
 // httpsRecords is what the HTTPS listeners speak. The first one stands for all: a record has one port.
-func httpsRecords(c *configs.Config) *dns.HTTPS {
-	h := &dns.HTTPS{ALPN: []string{"h2"}}
+func httpsRecords(c *configs.Config, alpn []string) *dns.HTTPS {
+	h := &dns.HTTPS{ALPN: alpn}
 	if _, port, err := net.SplitHostPort(c.Listen.HTTPS[0]); err == nil {
 		if n, err := strconv.ParseUint(port, 10, 16); err == nil {
 			h.Port = uint16(n)
@@ -52,12 +50,16 @@ func httpsRecords(c *configs.Config) *dns.HTTPS {
 	return h
 }
 
+// servedALPN are the protocols of the HTTPS listeners beside HTTP/1.1, the best first: those that are really served there,
+// since browsers that are promised another come by it at once and find nobody.
+func (n *Node) servedALPN() []string { return []string{"h2"} }
+
 // openDNS binds the DNS listeners.
 func (n *Node) openDNS(c *configs.Config) error {
 	if len(c.Listen.DNS) == 0 {
 		return nil
 	}
-	zones, err := dnsZones(c, n.o.Now(), n.log)
+	zones, err := n.dnsZones(c)
 	if err != nil {
 		return err
 	}
@@ -96,7 +98,7 @@ func (n *Node) reloadDNS(c *configs.Config) error {
 	if n.dns == nil {
 		return nil
 	}
-	zones, err := dnsZones(c, n.o.Now(), n.log)
+	zones, err := n.dnsZones(c)
 	if err != nil {
 		return err
 	}

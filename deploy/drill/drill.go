@@ -27,13 +27,18 @@ type Drill struct {
 	Name    string `json:"name"`
 	Promise string `json:"promise"`
 	run     func(context.Context, *session) error
+	most    float64 // requests a second from each place that the drill bears beside its own; 0: any
 }
 
 // Drills are all drills.
 func Drills() []Drill {
 	return []Drill{
-		{"kill-region", "SIGKILL every process of a region: no request fails for good, no place is without an answer for 2 s, DNS is right within 2 s, traffic comes home", killRegion},
-		{"drain-region", "drain a region and undrain it: it empties, no place is without an answer for 2 s, and not one request fails or needs a second try", drainRegion},
+		{"kill-region", "SIGKILL every process of a region: no request fails for good, no place is without an answer for 2 s, DNS is right within 2 s, traffic comes home", killRegion, 0},
+		{"drain-region", "drain a region and undrain it: it empties, no place is without an answer for 2 s, and not one request fails or needs a second try", drainRegion, 0},
+		{"gradual-drain", "drain a region over some seconds: a growing share of its clients leaves, each of them once, and not one request fails or needs a second try", gradualDrain, steeringRate},
+		{"spill", "a rush at one region: the excess, and only that, goes on to the next, the share settles, and no request fails", spillUnderLoad, steeringRate},
+		{"strict-residency", "kill the only region where a service's clients may be served: no DNS answer and no other region takes them, and explain says why", strictResidency, steeringRate},
+		{"learnt-rtt", "make a region slow for one network: what is measured beats geography, that network alone is led elsewhere, and home once it is near again", learntRTT, steeringRate},
 	}
 }
 
@@ -45,6 +50,13 @@ type pace struct {
 	afterHome  time.Duration // once the first client is at home
 	dnsPromise time.Duration // DNS is right within
 	gapPromise time.Duration // no place is without an answer for longer, beyond what its rate of requests makes likely
+	crowd      int           // clients that a steering drill brings, each of a network of its own
+	rate       float64       // requests a second of a rush
+	over       time.Duration // a gradual drain takes
+	rush       time.Duration // a rush lasts before it is judged, and is watched for
+	watch      time.Duration
+	slow       time.Duration // the round trip of a way that is made slow
+	learn      time.Duration // bound on what is measured to take effect
 	leave      time.Duration // after DNS and connections were told: what a drained region may still take to be empty
 }
 
@@ -52,6 +64,7 @@ func defaultPace() pace {
 	return pace{
 		settle: 4 * time.Second, outage: 7 * time.Second, comeHome: 15 * time.Second, afterHome: 5 * time.Second,
 		dnsPromise: 2 * time.Second, gapPromise: 2 * time.Second, leave: time.Second,
+		crowd: 40, rate: 100, over: 8 * time.Second, rush: 12 * time.Second, watch: 5 * time.Second, learn: 12 * time.Second, slow: 600 * time.Millisecond,
 	}
 }
 
@@ -96,6 +109,9 @@ func run(ctx context.Context, o Options, p pace) (*Report, error) {
 	}
 	if !(o.Rate > 0 && o.Rate <= MaxRate) {
 		return nil, fmt.Errorf("a drill sends more than 0 and at most %d requests a second from each place, not %g", MaxRate, o.Rate)
+	}
+	if drill.most > 0 {
+		o.Rate = min(o.Rate, drill.most)
 	}
 	s := &session{pace: p, o: o, control: lab.Control{Addr: o.Control, Client: &http.Client{Timeout: controlPatience}}, account: &account{}, now: time.Now}
 	if err := s.prepare(ctx); err != nil {

@@ -40,6 +40,7 @@ type fakeLab struct {
 	away   map[string]bool // killed or drained, as DNS sees it
 	calls  []string        // of the control and admin API
 	faults faults
+	steering
 }
 
 // faults are what a broken fleet may do.
@@ -52,6 +53,8 @@ type faults struct {
 	cutsOnDrain  bool // a drained region breaks its connections instead of telling them to go
 	hangs        bool // nobody answers any more once the region is struck, but connections are taken
 	refusesKill  bool // the control API refuses to kill
+
+	steeringFaults
 }
 
 type station struct {
@@ -72,7 +75,7 @@ func newFakeLab(t *testing.T, f faults) *fakeLab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	certPEM, keyPEM, err := ca.Issue([]string{lab.Host}, nil, time.Now(), time.Hour)
+	certPEM, keyPEM, err := ca.Issue([]string{"*." + lab.Zone}, nil, time.Now(), time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +122,7 @@ func (l *fakeLab) layOut(t *testing.T) {
 			}
 			prefix := netip.MustParsePrefix(fmt.Sprintf("192.0.%d.0/24", 2+i))
 			l.fleet.Regions = append(l.fleet.Regions, lab.Region{
-				Name: name, Prefix: prefix, Client: prefix.Addr().Next(), Up: true, Nodes: []lab.Node{{Name: name + "-1", Addr: addr, PID: 1}},
+				Name: name, Prefix: prefix, Client: prefix.Addr().Next(), Up: true, Crowd: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(101 + i), 0, 0}), 16), Nodes: []lab.Node{{Name: name + "-1", Addr: addr, PID: 1}},
 			})
 		}
 		if ok {
@@ -135,7 +138,7 @@ func (l *fakeLab) api() http.Handler {
 	mux.HandleFunc("GET /lab", func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(l.fleet) })
 	do := func(verb string, act func(*station) error) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
-			_, _ = io.Copy(io.Discard, r.Body)
+			l.takeOver(r.Body)
 			l.mu.Lock()
 			l.calls = append(l.calls, verb+" "+r.PathValue("region"))
 			l.mu.Unlock()
@@ -154,6 +157,7 @@ func (l *fakeLab) api() http.Handler {
 	mux.HandleFunc("POST /lab/regions/{region}/start", do("start", l.start))
 	mux.HandleFunc("PUT /v1/regions/{region}/drain", do("drain", l.drain))
 	mux.HandleFunc("DELETE /v1/regions/{region}/drain", do("undrain", l.undrain))
+	mux.HandleFunc("GET /v1/explain", l.explain)
 	return mux
 }
 
@@ -184,6 +188,9 @@ func (l *fakeLab) start(s *station) error {
 }
 
 func (l *fakeLab) drain(s *station) error {
+	if l.drainsOver(s.region) {
+		return nil
+	}
 	l.setAway(s.region, true)
 	switch {
 	case l.faults.cutsOnDrain:
@@ -199,6 +206,7 @@ func (l *fakeLab) drain(s *station) error {
 
 func (l *fakeLab) undrain(s *station) error {
 	l.setAway(s.region, false)
+	l.drainsOver("")
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.srv.SetKeepAlivesEnabled(true)
@@ -268,6 +276,9 @@ func (s *station) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		<-r.Context().Done()
 		return
 	}
+	if s.lab.steers(w, r, s.region) {
+		return
+	}
 	if r.URL.Path == "/slow" { // so that something is in flight at any moment
 		wait := time.NewTimer(100 * time.Millisecond)
 		defer wait.Stop()
@@ -287,6 +298,10 @@ func (s *station) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // answer names the client's own region first, then the other, unless one is away.
 func (s *station) answer(w dns.ResponseWriter, q *dns.Msg) {
 	m := new(dns.Msg).SetReply(q)
+	if s.lab.steeredAnswer(m, q) {
+		_ = w.WriteMsg(m)
+		return
+	}
 	home := "east"
 	if o := q.IsEdns0(); o != nil && len(o.Option) == 1 && strings.HasPrefix(o.Option[0].String(), "192.0.3.") {
 		home = "west"

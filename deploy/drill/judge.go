@@ -96,7 +96,7 @@ func (s *session) conclude(ended time.Time) {
 	if rep.Errors > 0 {
 		s.broke("%d requests failed for good", rep.Errors)
 	}
-	if rep.Drill == "drain-region" && rep.Retried > 0 {
+	if (rep.Drill == "drain-region" || rep.Drill == "gradual-drain") && rep.Retried > 0 {
 		s.broke("%d requests needed a second try during a planned drain", rep.Retried)
 	}
 	if rep.Requests == 0 {

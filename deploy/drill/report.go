@@ -20,10 +20,11 @@ type Report struct {
 	Errors   int      `json:"errors"`
 	Retried  int      `json:"retried"`
 	Phases   []Phase  `json:"phases"`
-	GapMS    float64  `json:"gap_ms"`   // the longest time without an answer for the region's clients, from a second before it went
-	DNSMS    float64  `json:"dns_ms"`   // until no name server of another region named it any more
-	HomeMS   *float64 `json:"home_ms"`  // until a newcomer of the region was served at home again; null: never
-	Examples []string `json:"examples"` // of requests that failed or were sent again, the first few
+	GapMS    float64  `json:"gap_ms"`          // the longest time without an answer for the region's clients, from a second before it went
+	DNSMS    float64  `json:"dns_ms"`          // until no name server of another region named it any more
+	HomeMS   *float64 `json:"home_ms"`         // until a newcomer of the region was served at home again; null: never
+	Facts    []string `json:"facts,omitempty"` // what a steering drill found
+	Examples []string `json:"examples"`        // of requests that failed or were sent again, the first few
 }
 
 // fill sums the account up into a report.
@@ -76,8 +77,13 @@ func (rep *Report) Print(w io.Writer) {
 		home = fmt.Sprintf("%.0f ms", *rep.HomeMS)
 	}
 	fmt.Fprintf(w, "\nlongest gap between answers for the region's clients:   %.0f ms\n", rep.GapMS)
-	fmt.Fprintf(w, "DNS stopped naming the region after:                     %.0f ms\n", rep.DNSMS)
-	fmt.Fprintf(w, "the region's newcomers were served at home again after: %s\n", home)
+	if rep.Facts == nil {
+		fmt.Fprintf(w, "DNS stopped naming the region after:                     %.0f ms\n", rep.DNSMS)
+		fmt.Fprintf(w, "the region's newcomers were served at home again after: %s\n", home)
+	}
+	for _, f := range rep.Facts {
+		fmt.Fprintln(w, f)
+	}
 	if len(rep.Examples) > 0 {
 		fmt.Fprintf(w, "\nthe first few:\n  %s\n", strings.Join(rep.Examples, "\n  "))
 	}

@@ -11,6 +11,7 @@ import (
 	"net/http/httptrace"
 	"net/netip"
 	"os"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -50,6 +51,9 @@ type Client struct {
 	visited time.Time // when visits began
 }
 
+// minRTT is what a client tells of a node at its own place.
+const minRTT = time.Millisecond
+
 // The patiences are extended by the simulated distance.
 const (
 	requestPatience = 10 * time.Second // for all tries of a request
@@ -75,7 +79,7 @@ func NewClient(f Fleet, home Region, roots *x509.CertPool, now func() time.Time)
 	}
 	n := &network{
 		resolver: newResolver(servers, home.Prefix, f.Host, now), host: f.Host, port: f.HTTPSPort, roots: roots, rtt: rtt,
-		slack: handshakeTrips * far, now: now, open: map[*conn]struct{}{},
+		slack: handshakeTrips * far, now: now, open: map[*conn]struct{}{}, client: home.Client,
 	}
 	return &Client{place: home.Name, url: "https://" + f.Host, now: now, net: n, stays: newBrowser(n)}
 }
@@ -91,6 +95,16 @@ func (f Fleet) Roots() (*x509.CertPool, error) {
 		return nil, fmt.Errorf("%s holds no certificate", f.CA)
 	}
 	return pool, nil
+}
+
+// Slow makes the way to a region's nodes longer or shorter than its distance says, for new connections.
+func (c *Client) Slow(r Region, rtt time.Duration) {
+	c.net.mu.Lock()
+	defer c.net.mu.Unlock()
+	for _, n := range r.Nodes {
+		c.net.rtt[n.Addr] = rtt
+	}
+	c.net.slack = max(c.net.slack, handshakeTrips*rtt)
 }
 
 // Close closes every connection.
@@ -137,7 +151,7 @@ func (c *Client) Run(ctx context.Context, stop <-chan struct{}, perSecond float6
 // Get sends one request and sees it through, at most 10 s and some round trips.
 func (c *Client) Get(ctx context.Context, path string, visitor bool) Result {
 	res := Result{Place: c.place, Path: path, Started: c.now(), Visitor: visitor}
-	ctx, cancel := context.WithTimeout(ctx, requestPatience+maxTries*c.net.slack)
+	ctx, cancel := context.WithTimeout(ctx, requestPatience+maxTries*c.net.patience())
 	defer cancel()
 	b := c.browser(visitor)
 	for try := 1; ; try++ {
@@ -207,6 +221,7 @@ func (b *browser) newPool() *http.Transport {
 type attempt struct {
 	pool   *http.Transport
 	conn   *conn // nil: none could be had
+	header http.Header
 	region string
 	again  bool  // it failed so that a browser tries again
 	why    error // the first address failed and the connection went to another
@@ -223,16 +238,20 @@ func (b *browser) attempt(ctx context.Context, url string) (a attempt) {
 	b.mu.Lock()
 	a.pool = b.pool
 	b.mu.Unlock()
+	a.header = http.Header{"User-Agent": {"landfall-lab"}, "X-Forwarded-For": {b.net.client.String()}}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var silence *time.Timer
-	patience := answerPatience + b.net.slack
+	patience := answerPatience + b.net.patience()
 	var mu sync.Mutex // net/http may call GotConn more than once when it tries again by itself
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
 		mu.Lock()
 		defer mu.Unlock()
 		if a.conn = under(info.Conn); a.conn != nil && !info.Reused {
 			a.why = a.conn.why
+		}
+		if a.conn != nil {
+			a.header.Set("X-Client-RTT", strconv.FormatFloat(float64(max(a.conn.rtt, minRTT))/float64(time.Millisecond), 'f', -1, 64))
 		}
 		if silence == nil {
 			silence = time.AfterFunc(patience, func() { cancel(errSilent(patience)) })
@@ -270,7 +289,7 @@ func (a *attempt) exchange(ctx context.Context, url string) error {
 	if err != nil {
 		return err
 	}
-	req.Header.Set("User-Agent", "landfall-lab")
+	req.Header = a.header
 	resp, err := a.pool.RoundTrip(req)
 	if err != nil {
 		return err

@@ -21,11 +21,12 @@ type network struct {
 	host     string
 	port     int
 	roots    *x509.CertPool
-	rtt      map[netip.Addr]time.Duration // simulated round trip from the place to a node
-	slack    time.Duration                // what the distance adds to every patience
+	client   netip.Addr // who is behind it: told to the nodes, which see loopback alone
 	now      func() time.Time
 
 	mu     sync.Mutex
+	rtt    map[netip.Addr]time.Duration // simulated round trip from the place to a node
+	slack  time.Duration                // what the distance adds to every patience
 	open   map[*conn]struct{}
 	closed bool
 }
@@ -39,6 +40,7 @@ const (
 type conn struct {
 	net.Conn
 	addr netip.Addr
+	rtt  time.Duration
 	why  error // what the addresses before came to, if this is not the first of its answer
 	net  *network
 }
@@ -91,14 +93,17 @@ func (b *browser) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 // connect opens a connection to an address. A connection bears the whole round trip's delay on what it sends, so the
 // client's place alone is simulated and nodes need not know of it; its TCP handshake is not delayed.
 func (n *network) connect(ctx context.Context, a netip.Addr, why error) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, connectPatience+n.slack)
+	ctx, cancel := context.WithTimeout(ctx, connectPatience+n.patience())
 	defer cancel()
 	var d net.Dialer
 	raw, err := d.DialContext(ctx, "tcp", netip.AddrPortFrom(a, uint16(n.port)).String())
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{Conn: upstream.DelayConn(raw, n.rtt[a]), addr: a, why: why, net: n}
+	n.mu.Lock()
+	rtt := n.rtt[a]
+	n.mu.Unlock()
+	c := &conn{Conn: upstream.DelayConn(raw, rtt), addr: a, rtt: rtt, why: why, net: n}
 	if !n.keep(c) {
 		_ = c.Conn.Close()
 		return nil, net.ErrClosed
@@ -109,6 +114,13 @@ func (n *network) connect(ctx context.Context, a netip.Addr, why error) (net.Con
 		return nil, fmt.Errorf("TLS: %w", err)
 	}
 	return t, nil
+}
+
+// patience is what the distance adds to every patience.
+func (n *network) patience() time.Duration {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.slack
 }
 
 func (n *network) keep(c *conn) bool {

@@ -72,7 +72,7 @@ func writePlaces(path string, regions []Region) error {
 			"country":  mmdbtype.Map{"iso_code": mmdbtype.String(r.place.country)},
 			"location": mmdbtype.Map{"latitude": mmdbtype.Float64(r.place.lat), "longitude": mmdbtype.Float64(r.place.lon)},
 		}
-		if err := tree.Insert(ipNet(r.Prefix), record); err != nil {
+		if err := errors.Join(tree.Insert(ipNet(r.Prefix), record), tree.Insert(ipNet(r.Crowd), record)); err != nil {
 			return fmt.Errorf("make the lab's map of places: %w", err)
 		}
 	}

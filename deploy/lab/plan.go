@@ -17,6 +17,9 @@ const (
 	originPort = 9000
 )
 
+// capacity of each region, in requests a second: far more than the drills and a person at the lab ask for, but for the rush.
+const capacity = 5 * RushAt
+
 // MaxNet bounds Options.Net.
 const MaxNet = 254
 
@@ -30,6 +33,11 @@ func AdminAddr(net int) string { return fmt.Sprintf("127.%d.0.1:%d", net, adminP
 const (
 	Zone = "lab.test"
 	Host = "shop.lab.test"
+	// RushHost is a service that spills at RushAt requests a second of its region, and VaultHost one whose clients' data stays
+	// in the region of their country.
+	RushHost  = "rush.lab.test"
+	RushAt    = 80
+	VaultHost = "vault.lab.test"
 )
 
 // TTL of the lab's DNS answers, short so that drills need not wait long; dnsWait outlasts it.
@@ -53,17 +61,18 @@ type place struct {
 }
 
 // places are the regions in the order in which a lab takes them. The first three have the documentation prefixes of
-// RFC 5737; the others have parts of the benchmarking range of RFC 2544, which is no more on the internet than those.
+// RFC 5737; the others have parts of the shared address space of RFC 6598, which is no more on the internet than those. No
+// two share a /16, since what is learnt of one client's distance tells of its wider network.
 func places() []place {
 	return []place{
 		{"eu-west", 53.35, -6.26, "IE", "192.0.2.0/24"},
 		{"us-east", 38.95, -77.45, "US", "198.51.100.0/24"},
 		{"ap-southeast", 1.35, 103.99, "SG", "203.0.113.0/24"},
-		{"sa-east", -23.55, -46.63, "BR", "198.18.4.0/24"},
-		{"af-south", -33.92, 18.42, "ZA", "198.18.5.0/24"},
-		{"us-west", 45.60, -121.18, "US", "198.18.6.0/24"},
-		{"ap-northeast", 35.68, 139.69, "JP", "198.18.7.0/24"},
-		{"ap-south", 19.08, 72.88, "IN", "198.18.8.0/24"},
+		{"sa-east", -23.55, -46.63, "BR", "100.64.4.0/24"},
+		{"af-south", -33.92, 18.42, "ZA", "100.65.5.0/24"},
+		{"us-west", 45.60, -121.18, "US", "100.66.6.0/24"},
+		{"ap-northeast", 35.68, 139.69, "JP", "100.67.7.0/24"},
+		{"ap-south", 19.08, 72.88, "IN", "100.68.8.0/24"},
 	}
 }
 
@@ -115,6 +124,7 @@ type Region struct {
 	Name    string         `json:"name"`
 	Prefix  netip.Prefix   `json:"prefix"` // where its clients come from
 	Client  netip.Addr     `json:"client"` // one of them
+	Crowd   netip.Prefix   `json:"crowd"`  // a /16 of further clients of the same place, for drills that need many
 	Nodes   []Node         `json:"nodes"`
 	Origins []string       `json:"origins"` // URLs
 	RTT     map[string]int `json:"rtt_ms"`  // simulated round trip to each other region, milliseconds
@@ -138,7 +148,7 @@ func plan(net, regions, nodes int, rtt func(from, to string) (time.Duration, boo
 	f := Fleet{Host: Host, Zone: Zone, TTL: TTL.String(), DNSWait: dnsWait.String(), Admin: "http://" + AdminAddr(net), HTTPSPort: HTTPSPort, DNSPort: DNSPort}
 	for r, p := range places()[:regions] {
 		prefix := netip.MustParsePrefix(p.prefix)
-		region := Region{Name: p.name, Prefix: prefix, Client: prefix.Addr().Next(), RTT: map[string]int{}, place: p}
+		region := Region{Name: p.name, Prefix: prefix, Client: prefix.Addr().Next(), Crowd: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(101 + r), 0, 0}), 16), RTT: map[string]int{}, place: p}
 		for n := range nodes {
 			region.Nodes = append(region.Nodes, Node{Name: fmt.Sprintf("%s-%d", p.name, n+1), Addr: netip.AddrFrom4([4]byte{127, byte(net), byte(r + 1), byte(n + 1)})})
 		}

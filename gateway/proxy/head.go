@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/net/http/httpguts"
 
@@ -33,6 +34,8 @@ type headResult struct {
 	stay    bool       // on a forwarded request: to be served in this region, or refused
 	role    string     // on one that another node's cache sends: what this node is to it
 	to      string     // on a forwarded request: the service whose pools are to serve it; empty: as the route says
+
+	rtt time.Duration // to the client, as a trusted proxy told it; 0: it did not
 }
 
 func (h headResult) uri() string {
@@ -99,6 +102,7 @@ func (p *Proxy) head(r *http.Request, conn Conn) (headResult, *refusal) {
 		if proto := strings.ToLower(r.Header.Get("X-Forwarded-Proto")); proto == "http" || proto == "https" {
 			h.scheme = proto
 		}
+		h.rtt = toldRTT(r.Header, p.o.Config.DNS.RTT.Header)
 		if id := r.Header.Get("X-Request-Id"); id != "" && len(id) <= 128 && httpguts.ValidHeaderFieldValue(id) {
 			h.id = id
 		}
@@ -112,6 +116,18 @@ func (p *Proxy) head(r *http.Request, conn Conn) (headResult, *refusal) {
 	}
 	h.authority = h.host + portOf(r.Host, h.scheme)
 	return h, nil
+}
+
+// toldRTT reads a round trip in milliseconds, up to ten seconds; anything else is none.
+func toldRTT(h http.Header, name string) time.Duration {
+	if name == "" {
+		return 0
+	}
+	ms, err := strconv.ParseFloat(h.Get(name), 64)
+	if err != nil || !(ms > 0 && ms <= 10_000) {
+		return 0
+	}
+	return time.Duration(ms * float64(time.Millisecond))
 }
 
 // peerHead reads what the forwarding node said of the request. The peer is authenticated, yet a field that can't be

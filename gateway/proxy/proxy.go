@@ -62,6 +62,7 @@ type Options struct {
 	Metrics    *Metrics
 	Now        func() time.Time
 
+	ToldRTT func(client netip.Addr, rtt time.Duration) // takes what trusted proxies tell (dns.rtt.header); optional
 	// Better tells of a region that a client should rather be in than here; optional.
 	Better     func(service string, client netip.Addr) (Better, bool)
 	AltSvcPort string // of the HTTPS listeners, for Alt-Svc; empty: none
@@ -191,6 +192,9 @@ func (x *exchange) run() *refusal {
 	x.debugHeaders()
 	if x.redirected() {
 		return nil
+	}
+	if x.head.rtt > 0 && x.p.o.ToldRTT != nil && !x.p.isTrusted(x.head.client) {
+		x.p.o.ToldRTT(x.head.client, x.head.rtt)
 	}
 	if x.steered() {
 		return nil

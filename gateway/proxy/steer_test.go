@@ -84,3 +84,24 @@ func TestSteeredByAltSvc(t *testing.T) {
 		t.Errorf("one who asks by a region's name is told of another: %v", resp.Header)
 	}
 }
+
+// What a trusted proxy tells of its client's distance is taken, and of nobody else.
+func TestRoundTripIsTakenFromTrustedProxies(t *testing.T) {
+	told := map[string]time.Duration{}
+	text := "listen: {http: [\":0\"], trusted_proxies: [10.0.0.0/8]}\ndns: {rtt: {header: X-Client-RTT}}\nservices: {web: {hosts: [shop.test], pools: {any: {origins: [\"" + origin(t, served("eu")) + "\"]}}}}\n"
+	g := newRig(t, text, func(o *Options) {
+		o.ToldRTT = func(client netip.Addr, rtt time.Duration) { told[client.String()] = rtt }
+	})
+	for _, c := range []struct{ from, behind, rtt string }{
+		{"10.0.0.1", "192.0.2.1", "42.5"}, {"10.0.0.1", "192.0.2.2", "-1"}, {"10.0.0.1", "192.0.2.3", "NaN"}, {"10.0.0.1", "192.0.2.4", "1e9"},
+		{"10.0.0.1", "10.0.0.9", "5"}, {"198.51.100.1", "192.0.2.5", "5"},
+	} {
+		g.from(c.from)
+		if resp, _ := g.get("GET", "/", "X-Forwarded-For: "+c.behind, "X-Client-RTT: "+c.rtt); resp.StatusCode != 200 {
+			t.Errorf("%+v: %d", c, resp.StatusCode)
+		}
+	}
+	if len(told) != 1 || told["192.0.2.1"] != 42500*time.Microsecond {
+		t.Errorf("told %v", told)
+	}
+}

@@ -130,7 +130,7 @@ func (l *look) name(n *name, z *zone, at int) {
 func (l *look) apex(n *name, z *zone) bool {
 	switch l.q.qtype {
 	case mdns.TypeSOA:
-		l.r.answer = append(l.r.answer, set{owner: n, zone: z, rtype: mdns.TypeSOA, ttl: z.ttl})
+		l.r.answer = append(l.r.answer, set{owner: n, zone: z, rtype: mdns.TypeSOA, ttl: z.negTTL})
 	case mdns.TypeNS:
 		l.fixed(n, z, &z.ns)
 	case mdns.TypeDNSKEY, mdns.TypeCDS, mdns.TypeCDNSKEY:
@@ -298,7 +298,8 @@ func (l *look) nothing(n *name, z *zone, e *entry, exists bool) {
 	if !exists && (!l.signed(z) || q.compactOK) {
 		r.rcode = mdns.RcodeNameError // else no error: the proof says that the name has no records at all
 	}
-	// The SOA's own TTL is the negative one here, as RFC 2308 §3 wants.
+	// The SOA has the negative TTL wherever it stands, so that this is neither more than its own (RFC 2308 §3) nor less
+	// than the proof's (RFC 9077), and one set has one TTL.
 	r.authority = append(r.authority, set{owner: &z.apex, zone: z, rtype: mdns.TypeSOA, ttl: z.negTTL})
 	if l.signed(z) {
 		r.authority = append(r.authority, nsec(n, z, types))

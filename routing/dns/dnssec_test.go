@@ -213,6 +213,21 @@ func TestRollover(t *testing.T) {
 	}
 }
 
+// TestForgottenRollover holds that a zone whose only key has become inactive is signed on, as long as the key is published.
+func TestForgottenRollover(t *testing.T) {
+	dir := t.TempDir()
+	writeKey(t, dir, "rich.test.", 257, "Inactive: "+signTime.Add(time.Hour).Format("20060102150405")+"\n")
+	keys, err := LoadKeys(dir, "rich.test", signTime)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := richOptions(t)
+	o.Zones[0].Keys = keys
+	o.Now = func() time.Time { return signTime.Add(2 * time.Hour) }
+	s := mustNew(t, o)
+	verify(t, askServer(t, s, "www.rich.test.", mdns.TypeA, true, false), keysOf(t, s))
+}
+
 // TestRolloverChain rolls the one key of a zone by publish-then-sign with a parent that follows CDS, and holds that a
 // resolver never loses the chain: whatever it may still have in its cache (the parent's DS and the zone's keys, each up to
 // a TTL old) proves the keys and the answers of now.

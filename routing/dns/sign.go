@@ -79,15 +79,19 @@ func (s *signShard) keep(signed []byte, sig [signatureSize]byte) {
 	s.new[string(signed)] = sig
 }
 
-// signers calls sign with each key that signs sets of a type now.
+// signers calls sign with each key that signs sets of a type now. When the last key that may sign the keys has become
+// inactive, those that are still published sign on: a key that is used for too long harms less than a zone that every
+// validating resolver calls bogus.
 func (z *zone) signers(rtype uint16, now time.Time, sign func(*Key)) {
 	keySet := rtype == mdns.TypeDNSKEY || rtype == mdns.TypeCDS || rtype == mdns.TypeCDNSKEY
-	zsk := false
+	ksk, zsk := false, false
 	for _, k := range z.keys {
+		ksk = ksk || k.sep && k.active(now)
 		zsk = zsk || !k.sep && k.active(now)
 	}
 	for _, k := range z.keys {
-		if k.active(now) && k.sep == (keySet || !zsk) {
+		signs := k.active(now) || k.sep && !ksk && k.published(now) && !now.Before(k.activate)
+		if signs && k.sep == (keySet || !zsk) {
 			sign(k)
 		}
 	}

@@ -78,7 +78,7 @@ func (s *Server) transfer(conn net.Conn, q *query, z *zone) error {
 
 // static is what a transfer holds, in the order of the names.
 func (z *zone) static() []set {
-	soa := set{owner: &z.apex, zone: z, rtype: mdns.TypeSOA, ttl: z.ttl}
+	soa := set{owner: &z.apex, zone: z, rtype: mdns.TypeSOA, ttl: z.negTTL}
 	out := []set{soa, {owner: &z.apex, zone: z, rtype: mdns.TypeNS, ttl: z.ns.ttl, fixed: &z.ns}}
 	add := func(owner *name, e *entry) {
 		for i := range e.sets {

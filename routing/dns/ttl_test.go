@@ -75,7 +75,7 @@ func TestSteeredTTL(t *testing.T) {
 		{time.Hour, "www.rich.test.", mdns.TypeAAAA, 20},
 		{0, "host.rich.test.", mdns.TypeA, 3600},
 		{0, "ns1.rich.test.", mdns.TypeA, 20},
-		{0, "rich.test.", mdns.TypeSOA, 20},
+		{0, "rich.test.", mdns.TypeSOA, 30},
 	} {
 		steer.calm = c.calm
 		m := askServer(t, s, c.name, c.typ, true, false)

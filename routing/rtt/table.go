@@ -108,14 +108,21 @@ func (t *Table) Observe(client netip.Addr, rtt time.Duration, now time.Time) {
 		if k == 0 {
 			return
 		}
-		if t.set(k, t.self, ticks(now), func(old figure, fresh bool) uint16 {
-			if !fresh || units < old.units {
-				return units
-			}
-			return uint16(int(old.units) + (int(units)-int(old.units)+smoothing-1)/smoothing)
-		}) {
+		if t.set(k, t.self, ticks(now), func(old figure, fresh bool) uint16 { return fold(old, fresh, units, wide) }) {
 			t.note(k)
 		}
+	}
+}
+
+// fold is a figure after another connection. A wider network's is a mean: its fastest client says little of the others.
+func fold(old figure, fresh bool, units uint16, wide bool) uint16 {
+	switch diff := int(units) - int(old.units); {
+	case !fresh || diff < 0 && !wide:
+		return units
+	case diff < 0:
+		return uint16(int(old.units) + (diff-smoothing+1)/smoothing)
+	default:
+		return uint16(int(old.units) + (diff+smoothing-1)/smoothing)
 	}
 }
 

@@ -44,6 +44,10 @@ func TestObserveAndLookup(t *testing.T) {
 	if got := micros(tab, "192.0.2.7", noon); got[1] != 30000 {
 		t.Errorf("a slower one: %v", got)
 	}
+	// The wider network's is a mean: 40 ms, a little less for the one of 20, then a little more.
+	if got := micros(tab, "192.0.77.1", noon); got[1] < 40000 || got[1] > 48000 {
+		t.Errorf("the wider network: %v", got)
+	}
 	if got := micros(tab, "192.0.2.7", noon.Add(MaxAge+tick)); got != nil {
 		t.Errorf("after a day: %v", got)
 	}

@@ -8,6 +8,7 @@
 //   - A name is never emptied: without an address to give it keeps what it has, and it is never removed.
 //   - A name's new addresses are there before its other family goes.
 //   - Calls come at most once an interval, slower after failures; changes meanwhile are folded into the next call.
+//   - A node that fails several times is troubled for a while, so that one that reaches the provider can be elected.
 //   - A node that is elected does not know what its forerunner pushed: it pushes all, once it has had time to learn the
 //     fleet. All is pushed again now and then, so that what somebody else changed is repaired.
 //

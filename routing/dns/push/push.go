@@ -23,6 +23,9 @@ const (
 	refresh = 15 * time.Minute
 	// patience bounds one call of a provider.
 	patience = 15 * time.Second
+	// enough failures in a row make a node troubled for a while: another one may reach the provider.
+	enough  = 3
+	trouble = 10 * time.Minute
 	// slowest is the longest pause after failures.
 	slowest = 10 * time.Minute
 	// maxBatch bounds the names of one call: with eight addresses of each family they stay well under a message's 64 KiB.
@@ -78,8 +81,9 @@ type Pusher struct {
 	failures int
 	pushed   map[string]pushed
 
-	mu     sync.Mutex
-	status Status
+	mu            sync.Mutex
+	status        Status
+	troubledUntil time.Time
 }
 
 // pushed is what the provider has of a name.
@@ -118,6 +122,13 @@ func (p *Pusher) Status() Status {
 	s := p.status
 	s.Kept = slices.Clone(s.Kept)
 	return s
+}
+
+// Troubled tells whether this node failed to push several times lately, so that another one should be elected.
+func (p *Pusher) Troubled() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.o.Now().Before(p.troubledUntil)
 }
 
 // step looks once, and calls the provider if something is due.
@@ -229,7 +240,12 @@ func (p *Pusher) account(batch []Name, pending int, err error) {
 		if p.failures == 1 {
 			p.o.OnEvent("push.failed", p.o.Target, fmt.Sprintf("%v; names keep the addresses that the provider has", err))
 		}
-		p.update(func(s *Status) { s.Error = err.Error() })
+		p.update(func(s *Status) {
+			s.Error = err.Error()
+			if p.failures >= enough {
+				p.troubledUntil = now.Add(trouble)
+			}
+		})
 		return
 	}
 	for _, n := range batch {
@@ -241,7 +257,9 @@ func (p *Pusher) account(batch []Name, pending int, err error) {
 		p.o.OnEvent("push.recovered", p.o.Target, "the provider takes addresses again")
 	}
 	p.failures = 0
-	p.update(func(s *Status) { s.Error, s.LastPush, s.Pending = "", now, pending-len(batch) })
+	p.update(func(s *Status) {
+		s.Error, s.LastPush, s.Pending, p.troubledUntil = "", now, pending-len(batch), time.Time{}
+	})
 }
 
 func (p *Pusher) tell(s Status) { p.update(func(old *Status) { *old = s }) }

@@ -183,13 +183,40 @@ func TestFailures(t *testing.T) {
 	if s := r.Status(); !strings.Contains(s.Error, "REFUSED") || s.Pending != 1 {
 		t.Errorf("status %+v", s)
 	}
+	if !r.Troubled() {
+		t.Error("an hour of failures is no trouble")
+	}
 	r.mem.fail = nil
 	r.run(slowest + look)
+	if r.Troubled() {
+		t.Error("troubled though it pushes")
+	}
 	if s := r.Status(); s.Error != "" || s.Pending != 0 || r.mem.addresses("www") != 1 {
 		t.Errorf("status %+v", s)
 	}
 	if got := strings.Join(r.events, ", "); got != "push.elected corp, push.failed corp, push.recovered corp" {
 		t.Errorf("events: %s", got)
+	}
+}
+
+// TestTroubleOutlastsTheElection holds that a node that failed and was relieved does not ask for the task at once.
+func TestTroubleOutlastsTheElection(t *testing.T) {
+	r := newRig()
+	r.wanted = []Name{host("www.example.com", "192.0.2.1")}
+	r.mem.fail = errors.New("unreachable")
+	r.run(settle + look)
+	if r.Troubled() {
+		t.Error("troubled by one failure")
+	}
+	r.run(10 * r.o.Interval << enough)
+	r.leader = "other"
+	r.run(time.Minute)
+	if !r.Troubled() {
+		t.Error("another node's turn ended the trouble")
+	}
+	r.run(trouble)
+	if r.Troubled() {
+		t.Error("troubled for ever")
 	}
 }
 

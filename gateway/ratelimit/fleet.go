@@ -42,7 +42,6 @@ type Fleet struct {
 	limits map[uint64]*Limit
 	heard  map[string]report // by node
 	own    map[uint64]map[uint64]float64
-	rounds int
 }
 
 type report struct {

@@ -283,7 +283,11 @@ func (b backend) Ready() (bool, []string) {
 	case mesh.Serving:
 		return true, nil
 	case mesh.Joining:
-		return false, []string{"the node has not joined the fleet and merged its registers yet"}
+		why := "the node has not joined the fleet and merged its registers yet"
+		if b.n.mesh != nil && b.n.mesh.Waiting() != "" {
+			why += "; it waits for " + b.n.mesh.Waiting()
+		}
+		return false, []string{why}
 	case mesh.Draining:
 		return false, []string{"the node or its region is drained"}
 	default:

@@ -38,6 +38,7 @@ func (n *Node) Run(ctx context.Context, stop <-chan struct{}) error {
 		g.Go(func() error { return n.mesh.Run(ctx) })
 		g.Go(func() error { return n.observers.run(ctx) })
 		g.Go(func() error { return n.runKeys(ctx) })
+		g.Go(func() error { return n.watchCerts(ctx) })
 	}
 	if n.certs != nil {
 		g.Go(func() error { return n.certs.Run(ctx) })

@@ -62,6 +62,7 @@ func (m member) here() bool {
 // regionFacts is what a view says of a region beside the routing snapshot, for people.
 type regionFacts struct {
 	live, total int
+	silent      bool                   // none of its nodes is reached from here
 	evidence    string                 // who can't reach which node, when some observers disagree or agree
 	doors       map[string]doorFinding // by service; absent where nobody looked
 }
@@ -102,8 +103,8 @@ func (v view) snapshot() (*routing.Snapshot, []regionFacts) {
 	return routing.NewSnapshot(s), facts
 }
 
-// observations are the links that each node reports as broken. A node that can't be reached from here has no say here:
-// what it last said is old.
+// observations are the links that each node reports as broken. A node that can't be reached from here has no say here,
+// since what it last said is old; that it lives counts.
 func (v view) observations() []healthcheck.Observation {
 	var obs []healthcheck.Observation
 	for _, m := range v.members {
@@ -119,8 +120,10 @@ func (v view) observations() []healthcheck.Observation {
 					o.Unreachable = append(o.Unreachable, other.Name)
 				}
 			}
-		case m.State == mesh.Dead || !m.Reachable:
+		case m.State == mesh.Dead:
 			continue
+		case !m.Reachable:
+			o.Unheard = true
 		default:
 			o.Watches, o.Unreachable = m.Watches, m.Unreachable
 		}
@@ -136,12 +139,13 @@ func (v view) region(name string, members []member, ballot *healthcheck.Ballot) 
 	if l := v.config.Regions[name].Location; l != nil {
 		r.Location = routing.Point{Lat: l.Lat, Lon: l.Lon, Located: true}
 	}
-	f := regionFacts{total: len(members)}
+	f := regionFacts{total: len(members), silent: len(members) > 0}
 	var serving, draining, joining, gone []routing.Node
 	var reporting []member
 	var evidence []string
 	for _, m := range members {
 		node := routing.Node{Name: m.Name, Addrs: m.Addrs, Peer: m.Peer}
+		f.silent = f.silent && !m.Self && !m.Reachable
 		alive := m.Self
 		if !m.Self && m.here() {
 			var why string

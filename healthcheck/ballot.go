@@ -12,10 +12,14 @@ type Observation struct {
 	ObserverRegion string   // its region
 	Watches        []string // the nodes that it looked at; nil: all
 	Unreachable    []string // the nodes that it can't reach
+	// Unheard tells that it lives, but that what it says does not come here. It has no vote, yet its region counts among
+	// those of which most must agree: who is cut off hears few, and few are no quorum.
+	Unheard bool
 }
 
 // Ballot is the word of all observers on all nodes, counted once so that asking is cheap. It is immutable.
 type Ballot struct {
+	heard map[string]bool   // by region: whether any of its observers is heard
 	all   []vote            // of observers that look at every node
 	of    map[string][]vote // by node, of observers that name whom they look at
 	down  map[string][]vote // by node
@@ -27,13 +31,16 @@ type vote struct{ observer, region string }
 // NewBallot counts observations. quorum is the share of the regions that must vote "unreachable": "any" (one), "all", or
 // "majority" (more than half; also for any other value).
 func NewBallot(obs []Observation, quorum string) *Ballot {
-	b := &Ballot{of: map[string][]vote{}, down: map[string][]vote{}, quota: quorum}
+	b := &Ballot{heard: map[string]bool{}, of: map[string][]vote{}, down: map[string][]vote{}, quota: quorum}
 	seen := map[string]bool{}
 	for _, o := range obs {
 		if o.ObserverRegion == "" || seen[o.Observer] {
 			continue
 		}
 		seen[o.Observer] = true
+		if b.heard[o.ObserverRegion] = b.heard[o.ObserverRegion] || !o.Unheard; o.Unheard {
+			continue
+		}
 		v := vote{o.Observer, o.ObserverRegion}
 		if o.Watches == nil {
 			b.all = append(b.all, v)
@@ -54,7 +61,8 @@ func NewBallot(obs []Observation, quorum string) *Ballot {
 // one that reaches the node proves that the region can. Without an observer in another region the node counts as
 // reachable: a node never withdraws the fleet's last answer on its own word.
 //
-// With two regions the only other region decides alone. Whether a node lives at all is the mesh's to say; Reachable is
+// Most of the regions that have looked or can't be heard must agree; and where two others are heard, two must, though
+// only one has looked so far. With two regions the only other region decides alone. Whether a node lives at all is the mesh's to say; Reachable is
 // asked of nodes that live.
 func (b *Ballot) Reachable(node, region string) (ok bool, evidence string) {
 	against, forIt := map[string][]string{}, map[string][]string{} // observers by region
@@ -81,12 +89,31 @@ func (b *Ballot) Reachable(node, region string) (ok bool, evidence string) {
 	if len(against) == 0 {
 		return true, "reached from " + list(forIt)
 	}
-	need := quota(b.quota, voters)
+	voters, least := b.electorate(voters, region)
+	need := max(quota(b.quota, voters), least)
 	evidence = "unreachable from " + list(against)
 	if len(forIt) > 0 {
 		evidence += ", reached from " + list(forIt)
 	}
 	return len(against) < need, fmt.Sprintf("%s; %d of %d regions must agree", evidence, need, voters)
+}
+
+// electorate adds to the regions that voted those that live but can't be heard, and tells how many must agree at least.
+func (b *Ballot) electorate(voters int, region string) (all, least int) {
+	if b.quota == "any" {
+		return voters, 1
+	}
+	for r, heard := range b.heard {
+		switch {
+		case r == region:
+		case heard:
+			least++
+		default:
+			voters++
+		}
+	}
+	least = min(least, 2)
+	return max(voters, least), least
 }
 
 // quota is how many of the voters must agree.

@@ -17,6 +17,7 @@ type Sight struct {
 	Subject  Subject
 	State    routing.State // Up, Down, Draining or Unknown
 	Evidence string        // who saw what
+	Silent   bool          // nothing of it is heard here, whatever others find: where most are silent, this observer is the suspect
 }
 
 // Force is an operator's word: the subject's state, whatever is seen, until a time.
@@ -191,7 +192,7 @@ func (j *Judge) distrust(home string, sights []Sight) {
 			continue
 		}
 		all++
-		if s.State == routing.Down {
+		if s.State == routing.Down || s.Silent {
 			down++
 			if c := j.cases[s.Subject]; c != nil && c.calm != routing.Down {
 				fallen++

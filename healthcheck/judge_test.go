@@ -59,10 +59,32 @@ func TestJudge(t *testing.T) {
 	}
 }
 
+// An observer whose lines fall one after the other, the shortest first, suspects itself before it finds anybody down.
+func TestJudgeHearsFewer(t *testing.T) {
+	j := NewJudge(Policy{Hold: time.Second, Distrust: 0.5})
+	story := []string{"uuu", "uus", "uss", "sss", "ssd", "sdd", "ddd"} // s: silent, though others reach it
+	for second, letters := range story {
+		sights := []Sight{{Subject: Subject{Region: "home"}, State: routing.Up}}
+		for i, l := range letters {
+			s := Sight{Subject: Subject{Region: "abc"[i : i+1]}, State: routing.Up, Silent: l != 'u'}
+			if l == 'd' {
+				s.State = routing.Down
+			}
+			sights = append(sights, s)
+		}
+		if changes := j.Step(epoch.Add(time.Duration(second)*time.Second), "home", sights, nil); second > 0 && len(changes) > 0 {
+			t.Errorf("after %s: %+v", letters, changes)
+		}
+		if isolated, _ := j.Isolated(); isolated != (second >= 2) {
+			t.Errorf("after %s it is isolated: %t", letters, isolated)
+		}
+	}
+}
+
 func TestJudgeIsForced(t *testing.T) {
 	j := NewJudge(Policy{Hold: time.Second, Distrust: 1})
 	region, shop := Subject{Region: "a"}, Subject{"a", "shop"}
-	sights := []Sight{{region, routing.Up, "reached from b"}, {shop, routing.Up, ""}}
+	sights := []Sight{{region, routing.Up, "reached from b", false}, {shop, routing.Up, "", false}}
 	force := []Force{
 		{region, routing.Down, "cable works", "ann", epoch.Add(10 * time.Second)},
 		{shop, routing.Up, "the check is wrong", "bob", epoch.Add(20 * time.Second)},
@@ -93,7 +115,7 @@ func TestFlapsAreDamped(t *testing.T) {
 		if second%4 == 0 {
 			state = routing.Down
 		}
-		changes += len(j.Step(epoch.Add(time.Duration(second)*time.Second), "home", []Sight{{Subject{Region: "a"}, state, ""}}, nil))
+		changes += len(j.Step(epoch.Add(time.Duration(second)*time.Second), "home", []Sight{{Subject{Region: "a"}, state, "", false}}, nil))
 	}
 	if changes > 60 {
 		t.Errorf("a region that flaps 900 times in an hour makes %d changes", changes)
@@ -104,7 +126,7 @@ func BenchmarkJudge(b *testing.B) {
 	var sights []Sight
 	for _, region := range strings.Fields("a b c d e f g h i j") {
 		for _, service := range []string{"", "shop", "web"} {
-			sights = append(sights, Sight{Subject{region, service}, routing.Up, "reached"})
+			sights = append(sights, Sight{Subject{region, service}, routing.Up, "reached", false})
 		}
 	}
 	j := NewJudge(Policy{Hold: time.Second, Distrust: 0.5})

@@ -46,6 +46,18 @@ func TestReachable(t *testing.T) {
 			[]Observation{sees("a1", "a", "x1"), sees("a2", "a"), sees("b1", "b", "x1")}, "majority", true,
 			"unreachable from b (b1), reached from a (a2); 2 of 2 regions must agree",
 		},
+		"those that live and can't be heard count": {
+			[]Observation{sees("a1", "a", "x1"), {Observer: "b1", ObserverRegion: "b", Unheard: true}, {Observer: "c1", ObserverRegion: "c", Unheard: true}},
+			"majority", true, "unreachable from a (a1); 2 of 3 regions must agree",
+		},
+		"its own region's observers don't, heard or not": {
+			[]Observation{sees("a1", "a", "x1"), {Observer: "x1", ObserverRegion: "x", Unheard: true}}, "majority", false,
+			"unreachable from a (a1); 1 of 1 regions must agree",
+		},
+		"one of two that are heard is not enough, though the other has not looked": {
+			[]Observation{sees("a1", "a", "x1"), {Observer: "b1", ObserverRegion: "b", Watches: []string{}}}, "majority", true,
+			"unreachable from a (a1); 2 of 2 regions must agree",
+		},
 		"two regions: the other decides": {
 			[]Observation{sees("a1", "a", "x1"), sees("x2", "x")}, "majority", false,
 			"unreachable from a (a1); 1 of 1 regions must agree",

@@ -46,7 +46,7 @@ func fleetInitCommand() *cobra.Command {
 }
 
 func fleetCertCommand() *cobra.Command {
-	var dir string
+	var dir, fleet string
 	var lifetime time.Duration
 	var ips []net.IP
 	c := &cobra.Command{
@@ -62,7 +62,11 @@ func fleetCertCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			cert, key, err := ca.Issue([]string{node}, ips, time.Now(), lifetime)
+			issue := func() ([]byte, []byte, error) { return ca.Issue([]string{node}, ips, time.Now(), lifetime) }
+			if fleet != "" {
+				issue = func() ([]byte, []byte, error) { return ca.IssueNode(fleet, node, ips, time.Now(), lifetime) }
+			}
+			cert, key, err := issue()
 			if err != nil {
 				return err
 			}
@@ -75,6 +79,7 @@ func fleetCertCommand() *cobra.Command {
 	}
 	c.Flags().StringVar(&dir, "dir", ".", "folder with ca.pem and ca.key, and to write to")
 	c.Flags().DurationVar(&lifetime, "lifetime", 365*24*time.Hour, "how long the certificate holds")
+	c.Flags().StringVar(&fleet, "fleet", "", "name of the fleet, to put into the certificate: other fleets then refuse it, even with the same CA")
 	c.Flags().IPSliceVar(&ips, "ip", nil, "addresses to put into the certificate, beside the node's name")
 	return c
 }

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"math/big"
 	"net"
+	"net/url"
 	"time"
 )
 
@@ -84,6 +85,16 @@ func (ca *CA) KeyPEM() []byte { return append([]byte(nil), ca.keyPEM...) }
 // Issue makes a certificate and its ECDSA P-256 key, both in PEM, for servers and clients of these DNS or node names
 // and addresses, of which at least one is needed. It lasts lifetime from now, but not longer than the CA.
 func (ca *CA) Issue(names []string, ips []net.IP, now time.Time, lifetime time.Duration) (certPEM, keyPEM []byte, err error) {
+	return ca.issue(names, ips, nil, now, lifetime)
+}
+
+// IssueNode makes a node's certificate as Issue does, that names its fleet too, in a URI: nodes of another fleet refuse it,
+// though both fleets have one CA.
+func (ca *CA) IssueNode(fleet, node string, ips []net.IP, now time.Time, lifetime time.Duration) (certPEM, keyPEM []byte, err error) {
+	return ca.issue([]string{node}, ips, []*url.URL{{Scheme: "landfall", Path: "/" + fleet + "/" + node}}, now, lifetime)
+}
+
+func (ca *CA) issue(names []string, ips []net.IP, uris []*url.URL, now time.Time, lifetime time.Duration) (certPEM, keyPEM []byte, err error) {
 	switch {
 	case len(names)+len(ips) == 0:
 		return nil, nil, errors.New("issue a certificate: name at least one host, node or address")
@@ -103,6 +114,7 @@ func (ca *CA) Issue(names []string, ips []net.IP, now time.Time, lifetime time.D
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 		DNSNames:    names,
 		IPAddresses: ips,
+		URIs:        uris,
 	}
 	if len(names) > 0 && len(names[0]) <= 64 { // the bound of a common name (RFC 5280 appendix A)
 		template.Subject.CommonName = names[0]

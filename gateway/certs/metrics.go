@@ -21,7 +21,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m := &Metrics{
 		notAfter: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "landfall_cert_not_after_seconds",
-			Help: "When the certificate for a name (its first) ends, as a Unix time. Of several for a name, the one that ends first.",
+			Help: "When the certificate for a name (its first) ends, as a Unix time. Of several for a name, the one that ends first. The names \"mesh node\" and \"mesh ca\" are the node's own certificate on the peer channel and the fleet's CA.",
 		}, []string{"name"}),
 		orders: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "landfall_cert_orders_total",
@@ -34,6 +34,13 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		m.orders.WithLabelValues(result)
 	}
 	return m
+}
+
+// Peer publishes when the certificate of a node on the peer channel ends, and its CA's. They stand beside those of hosts,
+// which can't be called so.
+func (m *Metrics) Peer(cert, ca time.Time) {
+	m.notAfter.WithLabelValues("mesh node").Set(float64(cert.Unix()))
+	m.notAfter.WithLabelValues("mesh ca").Set(float64(ca.Unix()))
 }
 
 // publish makes ends the names of store s. After a reload two stores live for a moment: the old one then takes away

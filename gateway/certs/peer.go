@@ -3,6 +3,7 @@ package certs
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
@@ -33,6 +34,7 @@ type PeerCreds struct {
 type peerState struct {
 	pair   tls.Certificate
 	roots  *x509.CertPool
+	caEnd  time.Time // when the last of the CA's certificates ends
 	server *tls.Config
 	stamps [3]stamp // of the files, taken before they were read
 }
@@ -70,7 +72,7 @@ func (p *PeerCreds) load() (*peerState, error) {
 	if _, err = p.verifyOwn(pair, s.roots); err != nil {
 		return nil, err
 	}
-	s.pair = pair
+	s.pair, s.caEnd = pair, lastEnd(ca)
 	s.server = &tls.Config{
 		MinVersion:   tls.VersionTLS13,
 		NextProtos:   []string{"h2"},
@@ -79,6 +81,26 @@ func (p *PeerCreds) load() (*peerState, error) {
 		ClientCAs:    s.roots,
 	}
 	return s, nil
+}
+
+// lastEnd is when the last of the certificates in a PEM file ends: while a CA is replaced the file holds two.
+func lastEnd(pemBytes []byte) (end time.Time) {
+	for {
+		block, rest := pem.Decode(pemBytes)
+		if block == nil {
+			return end
+		}
+		if cert, err := x509.ParseCertificate(block.Bytes); err == nil && cert.NotAfter.After(end) {
+			end = cert.NotAfter
+		}
+		pemBytes = rest
+	}
+}
+
+// Ends are when the certificate in use and the fleet's CA end. It looks whether the files have changed.
+func (p *PeerCreds) Ends() (cert, ca time.Time) {
+	s := p.current()
+	return s.pair.Leaf.NotAfter, s.caEnd
 }
 
 // verifyOwn checks this node's own certificate as the other nodes will. Being out of its time is no error: that must

@@ -34,7 +34,7 @@ func (r *roundTrip) min() time.Duration {
 }
 
 // rttBody is this node's round trips to the regions, the least of each. A figure is told anew only when it has changed
-// by a quarter, so that noise says nothing new.
+// by a quarter and a millisecond, so that noise says nothing new.
 func (c *core) rttBody() []byte {
 	least := map[string]time.Duration{}
 	for _, mb := range c.members {
@@ -47,7 +47,7 @@ func (c *core) rttBody() []byte {
 	var b []byte
 	for _, region := range slices.Sorted(maps.Keys(least)) {
 		d := least[region].Round(time.Microsecond)
-		if told := c.toldRTT[region]; d > told*4/5 && d < told*5/4 {
+		if told := c.toldRTT[region]; told > 0 && (d-told).Abs() <= max(told/4, time.Millisecond) {
 			d = told
 		}
 		least[region] = d

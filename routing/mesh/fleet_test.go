@@ -16,6 +16,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -58,6 +59,7 @@ type fleet struct {
 	ca   *x509.Certificate
 	key  *ecdsa.PrivateKey
 	ring []byte
+	uri  string // put into certificates
 
 	mu    sync.Mutex
 	sides map[string]string // node or region → side of the partition; absent: not cut off from anybody
@@ -94,6 +96,13 @@ func (f *fleet) certificate(name string) tls.Certificate {
 		SerialNumber: big.NewInt(time.Now().UnixNano()), DNSNames: []string{name},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
+	}
+	if f.uri != "" {
+		u, err := url.Parse(f.uri)
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		tmpl.URIs = []*url.URL{u}
 	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, f.ca, &key.PublicKey, f.key)
 	if err != nil {

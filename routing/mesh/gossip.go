@@ -36,7 +36,7 @@ func (m *Mesh) listConfig(bridge *log.Logger) (*memberlist.Config, error) {
 	c.ProbeInterval = time.Second
 	c.ProbeTimeout = 750 * time.Millisecond
 	c.SuspicionMult = 5
-	c.PushPullInterval = 20 * time.Second
+	c.PushPullInterval = time.Minute // longer in large fleets; each exchange carries every node's meta
 	c.GossipToTheDeadTime = 30 * time.Second
 	c.DeadNodeReclaimTime = time.Second // a node that comes back at another address is the same node
 	c.EnableCompression = false         // nothing here is large, and nothing can be blown up

@@ -2,12 +2,14 @@ package mesh
 
 import (
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -95,6 +97,9 @@ func (m *Mesh) admit(r *http.Request, g greeting, i info) *turndown {
 		return &turndown{"identity", http.StatusForbidden, fmt.Sprintf(
 			"the certificate does not bear the sender's name: it is for %s, the node says that it is %s; make one with landfall fleet cert",
 			strings.Join(r.TLS.PeerCertificates[0].DNSNames, ", "), g.Node)}
+	case r.TLS != nil && len(r.TLS.PeerCertificates) > 0 && foreign(r.TLS.PeerCertificates[0], m.opt.Fleet) != "":
+		return &turndown{"identity", http.StatusForbidden, fmt.Sprintf("the certificate of %s is for fleet %q, this is fleet %q; make one with landfall fleet cert",
+			g.Node, foreign(r.TLS.PeerCertificates[0], m.opt.Fleet), m.opt.Fleet)}
 	case len(g.Keys) > 0 && !slices.ContainsFunc(g.Keys, func(k string) bool { return slices.Contains(keys, k) }):
 		return &turndown{"key", http.StatusForbidden, fmt.Sprintf("%s and %s share no mesh.key: give them the same, or rotate it step by step", own, g.Node)}
 	case g.Node == own && i.Boot != m.core.boot:
@@ -104,6 +109,23 @@ func (m *Mesh) admit(r *http.Request, g greeting, i info) *turndown {
 		return &turndown{"self", http.StatusConflict, "that is this node itself: mesh.join or an address leads back to its owner"}
 	}
 	return m.admitName(g.Node, i)
+}
+
+// foreign is the fleet that a certificate names, in a URI landfall:/FLEET/NODE, where it is another than this one; empty
+// for a certificate that names none.
+func foreign(cert *x509.Certificate, fleet string) string {
+	other := ""
+	for _, u := range cert.URIs {
+		if u.Scheme != "landfall" {
+			continue
+		}
+		named, _ := path.Split(strings.TrimPrefix(u.Path, "/"))
+		if named = strings.TrimSuffix(named, "/"); named == fleet {
+			return ""
+		}
+		other = named
+	}
+	return other
 }
 
 // admitName refuses a second process of a name while the first one is heard.

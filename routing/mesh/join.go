@@ -72,6 +72,9 @@ func (m *Mesh) joinMissing(ctx context.Context, j *joiner, kicked bool) {
 		return
 	}
 	joined, why := m.join(missing)
+	if !m.isReady() {
+		m.waitFor(joined, why)
+	}
 	if j.rounds++; joined > 0 {
 		j.rounds = 0
 	}
@@ -82,6 +85,31 @@ func (m *Mesh) joinMissing(ctx context.Context, j *joiner, kicked bool) {
 	}
 	j.due = m.opt.Now().Add(j.wait + time.Duration(m.opt.Rand()*0.5*float64(j.wait)))
 	j.wait = min(2*j.wait, joinMost)
+}
+
+// waitFor notes what this node waits for before it is ready, and logs it when it is something new.
+func (m *Mesh) waitFor(joined int, why string) {
+	text := "a peer's registers: one has answered"
+	if joined == 0 {
+		text = "a peer: " + why
+	}
+	m.mu.Lock()
+	was := m.waiting
+	m.waiting = text
+	m.mu.Unlock()
+	if was != text {
+		m.log.Info("not ready yet; this node waits for "+text, "at_most", m.opt.ReadyWait)
+	}
+}
+
+// Waiting is what this node waits for before it is ready; empty: nothing, or not known yet.
+func (m *Mesh) Waiting() string {
+	if m.isReady() {
+		return ""
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.waiting
 }
 
 // targets is every gossip address where a node may be, but this node's own. unresolved tells that a seed has no address

@@ -202,6 +202,12 @@ func (m *Mesh) dial(ctx context.Context, peer string) {
 		fail(dialRefused, fmt.Sprintf("it answers %d: %s", resp.StatusCode, text))
 		return
 	}
+	if resp.TLS != nil && len(resp.TLS.PeerCertificates) > 0 {
+		if other := foreign(resp.TLS.PeerCertificates[0], m.opt.Fleet); other != "" {
+			fail(dialRefused, fmt.Sprintf("the certificate of %s is for fleet %q, this is fleet %q", peer, other, m.opt.Fleet))
+			return
+		}
+	}
 	r := bufio.NewReader(resp.Body)
 	raw, err := readFrame(r, maxGreeting)
 	if err != nil {
@@ -220,6 +226,8 @@ func (m *Mesh) dial(ctx context.Context, peer string) {
 		fail(dialSilent, "no answer within "+linkDialWait.String())
 		return
 	}
+	// Until its body ends a request does not look at its context: a stream would outlive it for as long as the peer beats.
+	defer context.AfterFunc(ctx, func() { _ = w.CloseWithError(context.Cause(ctx)) })()
 	p := m.open(peer, i, g.Speaks, false, func() { cancel(context.Canceled) })
 	var writer sync.WaitGroup
 	writer.Go(func() { p.write(w, func() error { return nil }, m.metrics) })

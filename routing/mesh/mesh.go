@@ -46,6 +46,7 @@ type Mesh struct {
 	known        map[string]knownPeer
 	split        string // the config hashes that were last reported as split
 	conflictSaid time.Time
+	waiting      string // for what, before it is ready
 	metaSaid     time.Time
 
 	ready    chan struct{}

@@ -18,7 +18,7 @@ type simFlags struct {
 
 func flagsOf() simFlags {
 	return simFlags{
-		flag.Int("sim.runs", 15, "how many random runs TestSimSearch makes"),
+		flag.Int("sim.runs", 8, "how many random runs TestSimSearch makes"),
 		flag.Uint64("sim.seed", 1, "the seed of its first run; each next one has the next"),
 	}
 }
@@ -32,6 +32,46 @@ type history struct {
 	writes map[[2]string]wrote // by node and its write's number
 	acked  []acked
 	wiped  map[string]int // how often each node's disk was lost
+	jury   *jury
+	weighs []weighed
+	window time.Duration // when the present one began
+	most   weighed       // that any node sent in a window
+}
+
+// weighed is what a node had sent when a window began.
+type weighed struct{ bytes, messages uint64 }
+
+// What a node of a small fleet may send a second, in the worst of times, faults, writes and repairs included.
+const (
+	simWindow      = 5 * time.Second
+	simMostBytes   = 60_000
+	simMostPerHost = 600
+)
+
+// run goes on for a while and holds the invariants that are checked all along.
+func (h *history) run(d time.Duration) {
+	s := h.s
+	for end := s.now + d; s.now < end; {
+		s.run(min(end, s.now+250*time.Millisecond))
+		h.jury.look()
+		if s.now-h.window >= simWindow {
+			h.weigh()
+		}
+	}
+}
+
+func (h *history) weigh() {
+	span := (h.s.now - h.window).Seconds()
+	h.window = h.s.now
+	for i, n := range h.s.nodes {
+		was := h.weighs[i]
+		h.weighs[i] = weighed{n.sent, n.messages}
+		rate := weighed{uint64(float64(n.sent-was.bytes) / span), uint64(float64(n.messages-was.messages) / span)}
+		h.most = weighed{max(h.most.bytes, rate.bytes), max(h.most.messages, rate.messages)}
+		if rate.bytes > simMostBytes || rate.messages > simMostPerHost {
+			h.fail("%s sends %d messages and %d bytes a second", n.name, rate.messages, rate.bytes)
+		}
+	}
 }
 
 type wrote struct {
@@ -122,6 +162,8 @@ func newHistory(t *testing.T, seed uint64) *history {
 		n.offset = time.Duration(s.rng.IntN(200)-100) * time.Millisecond
 		s.start(n)
 	}
+	h.jury = newJury(s, h.fail)
+	h.weighs = make([]weighed, len(s.nodes))
 	return h
 }
 
@@ -131,9 +173,9 @@ const simHealWithin = 40 * time.Second
 // play makes one random run: half a minute to three of faults and writes, then peace.
 func (h *history) play() (simulated time.Duration) {
 	s := h.s
-	s.run(time.Duration(s.rng.IntN(8)) * time.Second)
+	h.run(time.Duration(s.rng.IntN(8)) * time.Second)
 	for end := s.now + 30*time.Second + time.Duration(s.rng.IntN(150))*time.Second; s.now < end; {
-		s.run(s.now + time.Duration(s.rng.ExpFloat64()*float64(1500*time.Millisecond)))
+		h.run(time.Duration(s.rng.ExpFloat64() * float64(1500*time.Millisecond)))
 		if s.rng.IntN(2) == 0 {
 			h.write()
 		} else {
@@ -253,16 +295,19 @@ func (s *sim) regions() []string {
 
 func TestSimSearch(t *testing.T) {
 	var total time.Duration
-	events := uint64(0)
+	var most weighed
+	events, verdicts := uint64(0), 0
 	for i := range *searchFlags.runs {
 		h := newHistory(t, *searchFlags.seed+uint64(i))
 		total += h.play()
-		events += h.s.events
+		events, verdicts = events+h.s.events, verdicts+h.jury.found
+		most = weighed{max(most.bytes, h.most.bytes), max(most.messages, h.most.messages)}
 		if t.Failed() {
 			break
 		}
 	}
-	t.Logf("%d runs, %.2f simulated hours, %d events", *searchFlags.runs, total.Hours(), events)
+	t.Logf("%d runs, %.2f simulated hours, %d events, %d verdicts that a region is down; a node sends at most %d messages and %d bytes a second",
+		*searchFlags.runs, total.Hours(), events, verdicts, most.messages, most.bytes)
 }
 
 // The same seed gives the same run, event by event.

@@ -120,6 +120,8 @@ var absentMeans = map[string]string{
 	"Service.Debug": "off", "Route.To": "the service itself", "KeyQuery.Sort": "off", "Check.Header": "any", "Check.Body": "any", "Check.Service": "the server as a whole", "CORS.Credentials": "off", "Respond.Body": "empty", "Rewrite.StripPrefix": "nothing",
 	"Rewrite.AddPrefix": "nothing", "Rewrite.Host": "the client's", "OriginTLS.ServerName": "the host of the URL",
 	"OriginTLS.CA": "the system's CAs", "OriginTLS.Cert": "none is shown", "OriginTLS.Key": "none is shown", "Check.Host": "the origin's own", "Admin.PProf": "off",
+	"PurgeSource.Stream": "none, and kafka instead", "PurgeSource.Subject": "all", "PurgeSource.Topic": "none, and nats instead",
+	"PurgeSource.CA": "the system's CAs", "PurgeSource.User": "none", "PurgeSource.Password": "none", "PurgeSource.Poison": "no copy",
 }
 
 func TestNoDefaultIsForgotten(t *testing.T) {
@@ -149,6 +151,7 @@ var anythingGoes = []string{
 	"services.shop.pools.eu-west.file",
 	"services.shop.pool.tls.ca", "services.shop.pool.tls.cert", "services.shop.pool.tls.key",
 	"observe.access_log.path", "cache.disk.path", "admin.tokens[].name",
+	"purge.sources[].ca", "purge.sources[].user", "purge.sources[].password", "purge.sources[].map.keys[]", "purge.webhooks.cms.map.keys[]",
 }
 
 // TestEveryKeyRefusesNonsense puts nonsense in the place of each scalar of the full example, one by one: validation has

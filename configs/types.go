@@ -18,6 +18,7 @@ type Config struct {
 	Shutdown    Shutdown            `yaml:"shutdown" doc:"The stages of a stop."`
 	Services    map[string]*Service `yaml:"services" doc:"What the fleet serves: hosts, their routes and their origins." required:"true"`
 	Flags       map[string]Flag     `yaml:"flags" doc:"Switches that routes depend on, turned at run time; by name."`
+	Purge       Purge               `yaml:"purge" doc:"What invalidates beside people: event streams and webhooks."`
 	Chaos       Chaos               `yaml:"chaos" doc:"Faults made on purpose, for drills."`
 	Admin       Admin               `yaml:"admin" doc:"Who may use the admin API."`
 	Observe     Observe             `yaml:"observe" doc:"Logs."`
@@ -437,6 +438,7 @@ type RouteCache struct {
 	Negative     map[string]Duration `yaml:"negative" doc:"Freshness of responses with these status codes (404, 405, 410, 414, 451, 501) that carry none of their own." min:"0s" max:"1h"`
 	Jitter       Percent             `yaml:"jitter" doc:"Lifetimes are shortened by up to this share, by chance, so that what was stored together does not expire together." default:"0%"`
 	RefreshAhead Percent             `yaml:"refresh_ahead" doc:"A hit in this last share of an object's lifetime refreshes it in the background, so that what is in use does not expire." default:"0%"`
+	RangeFill    bool                `yaml:"range_fill" doc:"A request for a range of what is not stored makes the whole be fetched in the background, so that the next ranges are served from the cache. Off by default, as a client could make origins send much for little." default:"false"`
 	Key          CacheKey            `yaml:"key" doc:"What tells two requests apart, beside scheme, host, port and path."`
 }
 

@@ -46,6 +46,7 @@ func validate(c *Config, r *report) {
 	v.node()
 	v.flags()
 	v.services()
+	v.purge()
 	v.chaos()
 }
 

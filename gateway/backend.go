@@ -240,7 +240,7 @@ func (b backend) Cache() admin.CacheStats {
 	st := b.n.cache.Stats()
 	out := admin.CacheStats{
 		Node: b.n.id.name, Enabled: st.MaxBytes > 0, Objects: st.Objects, Bytes: st.Bytes, MaxBytes: st.MaxBytes,
-		Hits: uint64(st.Hits), Misses: uint64(st.Misses), Evictions: uint64(st.Evictions),
+		Hits: uint64(st.Hits), Misses: uint64(st.Misses), Evictions: uint64(st.Evictions), Sources: b.n.sources(),
 	}
 	if d := st.Disk; d != nil {
 		out.Disk = &admin.CacheDisk{Objects: d.Records, Bytes: d.Bytes, MaxBytes: d.MaxBytes, Evictions: uint64(d.Evicted), Corrupt: uint64(d.Corrupt), Down: d.Down}
@@ -366,6 +366,9 @@ func cachePolicyText(c *configs.RouteCache) string {
 	}
 	if c.StaleIfError != nil {
 		text += ", stale_if_error " + c.StaleIfError.String()
+	}
+	if c.RangeFill {
+		text += ", range_fill"
 	}
 	return text
 }

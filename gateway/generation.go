@@ -252,6 +252,7 @@ func (n *Node) applyConfig(c *configs.Config) {
 	n.reloadPushes()
 	n.server.SetLimits(c.Limits)
 	n.admin.SetConfig(c.Admin)
+	n.feeds.Set(c.Purge)
 	n.level.Set(logLevel(c.Observe.LogLevel))
 	n.metrics.node.config(c.Hash)
 	if n.mesh != nil {

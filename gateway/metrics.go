@@ -11,6 +11,7 @@ import (
 	"landfall/gateway/admin"
 	"landfall/gateway/certs"
 	"landfall/gateway/compress"
+	"landfall/gateway/feeds"
 	"landfall/gateway/homes"
 	"landfall/gateway/proxy"
 	"landfall/gateway/server"
@@ -28,6 +29,7 @@ type metricSets struct {
 	cache    *cache.Metrics
 	certs    *certs.Metrics
 	compress *compress.Metrics
+	feeds    *feeds.Metrics
 	dns      *dns.Metrics
 	push     *push.Metrics
 	health   *healthcheck.Metrics
@@ -45,8 +47,8 @@ func newMetrics(reg prometheus.Registerer) metricSets {
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return metricSets{
 		admin: admin.NewMetrics(reg), cache: cache.NewMetrics(reg), certs: certs.NewMetrics(reg), compress: compress.NewMetrics(reg),
-		push: push.NewMetrics(reg),
-		dns:  dns.NewMetrics(reg), health: healthcheck.NewMetrics(reg), doors: healthcheck.NewDoorMetrics(reg), homes: homes.NewMetrics(reg), mesh: mesh.NewMetrics(reg), proxy: proxy.NewMetrics(reg),
+		push: push.NewMetrics(reg), feeds: feeds.NewMetrics(reg),
+		dns: dns.NewMetrics(reg), health: healthcheck.NewMetrics(reg), doors: healthcheck.NewDoorMetrics(reg), homes: homes.NewMetrics(reg), mesh: mesh.NewMetrics(reg), proxy: proxy.NewMetrics(reg),
 		server: server.NewMetrics(reg), upstream: upstream.NewMetrics(reg), node: newNodeMetrics(reg), controls: newControlMetrics(reg),
 	}
 }

@@ -22,6 +22,7 @@ import (
 	"landfall/configs"
 	"landfall/gateway/admin"
 	"landfall/gateway/certs"
+	"landfall/gateway/feeds"
 	"landfall/gateway/proxy"
 	"landfall/gateway/server"
 	"landfall/gateway/upstream"
@@ -76,6 +77,7 @@ type Node struct {
 	strains    strains
 	rtts       atomic.Pointer[rttTable] // nil while nothing is measured
 	purges     *purgeLog
+	feeds      *feeds.Feeds
 
 	lasting     *proxy.Lasting
 	controlling sync.Mutex // one change of what operators turned at a time
@@ -160,7 +162,7 @@ func New(o Options) (_ *Node, err error) {
 			n.close()
 		}
 	}()
-	for _, step := range []func(*configs.Config) error{n.openData, n.openCache, n.openCerts, n.openMesh, n.openPurges, n.openGeneration, n.openServer, n.openDNS} {
+	for _, step := range []func(*configs.Config) error{n.openData, n.openCache, n.openCerts, n.openMesh, n.openPurges, n.openFeeds, n.openGeneration, n.openServer, n.openDNS} {
 		if err := step(c); err != nil {
 			return nil, err
 		}

@@ -31,6 +31,7 @@ func (n *Node) Run(ctx context.Context, stop <-chan struct{}) error {
 	g.Go(func() error { return n.checker.Run(ctx) })
 	g.Go(func() error { return n.watch(ctx) })
 	g.Go(func() error { return n.serveAdmin(ctx) })
+	g.Go(func() error { return n.runFeeds(ctx) })
 	g.Go(func() error { return n.judgeCanaries(ctx) })
 	if n.mesh != nil {
 		g.Go(func() error { return n.shareRTT(ctx) })
@@ -402,6 +403,9 @@ func (n *Node) serveClient(w http.ResponseWriter, r *http.Request) {
 		case <-r.Context().Done():
 			return
 		}
+	}
+	if n.feeds.ServeWebhook(w, r) {
+		return
 	}
 	conn := connOf(r)
 	conn.Sample = n.sampled(n.requests.count.Add(1))

@@ -18,20 +18,22 @@ var floors = map[string]int{
 	"landfall/cache/disk":    1,
 	"landfall/cache/history": 1,
 
-	"landfall/cache":             2,
+	"landfall/cache":            2,
+	"landfall/gateway/canary":   2,
+	"landfall/gateway/certs":    2,
+	"landfall/gateway/compress": 2,
+	"landfall/gateway/feeds":    2,
+	"landfall/gateway/homes":    2,
+	"landfall/gateway/upstream": 2,
+	"landfall/healthcheck":      2,
+	"landfall/routing/dns":      2,
+	"landfall/routing/dns/push": 2,
+	"landfall/routing/geo":      2,
+	"landfall/routing/mesh":     2,
+	"landfall/routing/rtt":      2,
+
 	"landfall/gateway/jwtauth":   2,
-	"landfall/gateway/canary":    2,
 	"landfall/gateway/ratelimit": 2,
-	"landfall/gateway/certs":     2,
-	"landfall/gateway/compress":  2,
-	"landfall/gateway/upstream":  2,
-	"landfall/healthcheck":       2,
-	"landfall/routing/dns":       2,
-	"landfall/routing/dns/push":  2,
-	"landfall/routing/geo":       2,
-	"landfall/routing/mesh":      2,
-	"landfall/routing/rtt":       2,
-	"landfall/gateway/homes":     2,
 
 	"landfall/gateway/admin":  3,
 	"landfall/gateway/proxy":  3,
@@ -39,10 +41,10 @@ var floors = map[string]int{
 
 	"landfall/gateway": 4,
 
+	"landfall/deploy/storm":      5,
 	"landfall/deploy/lab":        5,
 	"landfall/routing/dns/bench": 5,
 	"landfall/deploy/simulate":   5,
-	"landfall/deploy/storm":      5,
 	"landfall/deploy/drill":      6,
 	"landfall/cmd/landfall":      7,
 }
@@ -52,7 +54,7 @@ var floors = map[string]int{
 var outside = map[string][]string{
 	"landfall/deploy/storm": {},
 	"landfall/deploy/lab":   {"landfall/gateway/admin", "landfall/gateway/certs", "landfall/gateway/upstream"},
-	"landfall/deploy/drill": {"landfall/deploy/lab", "landfall/gateway/admin"},
+	"landfall/deploy/drill": {"landfall/cache/history", "landfall/deploy/lab", "landfall/gateway/admin"},
 }
 
 // banned imports, with what to do instead. Tests may use them.

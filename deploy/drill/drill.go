@@ -9,16 +9,18 @@ import (
 	"sync"
 	"time"
 
+	"landfall/cache/history"
 	"landfall/deploy/lab"
 )
 
 // Options choose a drill.
 type Options struct {
 	Name    string
-	Seed    uint64  // picks the region, and what the clients ask for
-	Region  string  // overrides the seed's choice; empty: the seed chooses
-	Rate    float64 // requests a second from each place, more than 0 and at most MaxRate
-	Control string  // address of the lab's control API, as lab.ControlAddr tells
+	Seed    uint64        // picks the region, and what the clients ask for
+	Region  string        // overrides the seed's choice; empty: the seed chooses
+	Rate    float64       // requests a second from each place, more than 0 and at most MaxRate
+	For     time.Duration // of the purge drill: how long it lasts; 0: 20 s
+	Control string        // address of the lab's control API, as lab.ControlAddr tells
 	Out     io.Writer
 }
 
@@ -39,6 +41,7 @@ func Drills() []Drill {
 		{"spill", "a rush at one region: the excess, and only that, goes on to the next, the share settles, and no request fails", spillUnderLoad, steeringRate},
 		{"strict-residency", "kill the only region where a service's clients may be served: no DNS answer and no other region takes them, and explain says why", strictResidency, steeringRate},
 		{"learnt-rtt", "make a region slow for one network: what is measured beats geography, that network alone is led elsewhere, and home once it is near again", learntRTT, steeringRate},
+		{"purge", "writers change objects and purge them with wait=all while a region is killed (SIGKILL) and comes back and a node of another stands still for a while: no reader ever gets what is older than a purge that a node has confirmed", purgeDrill, 0},
 	}
 }
 
@@ -80,6 +83,7 @@ type session struct {
 	account *account
 	clients []*lab.Client
 	report  *Report
+	history *history.Log // of the purge drill
 	now     func() time.Time
 }
 

@@ -10,21 +10,22 @@ import (
 
 // Report is a drill's outcome.
 type Report struct {
-	Drill    string   `json:"drill"`
-	Region   string   `json:"region"`
-	Seed     uint64   `json:"seed"`
-	Passed   bool     `json:"passed"`
-	Verdict  string   `json:"verdict"` // in a sentence
-	Broken   []string `json:"broken"`  // the promises that did not hold
-	Requests int      `json:"requests"`
-	Errors   int      `json:"errors"`
-	Retried  int      `json:"retried"`
-	Phases   []Phase  `json:"phases"`
-	GapMS    float64  `json:"gap_ms"`          // the longest time without an answer for the region's clients, from a second before it went
-	DNSMS    float64  `json:"dns_ms"`          // until no name server of another region named it any more
-	HomeMS   *float64 `json:"home_ms"`         // until a newcomer of the region was served at home again; null: never
-	Facts    []string `json:"facts,omitempty"` // what a steering drill found
-	Examples []string `json:"examples"`        // of requests that failed or were sent again, the first few
+	Drill    string       `json:"drill"`
+	Region   string       `json:"region"`
+	Seed     uint64       `json:"seed"`
+	Passed   bool         `json:"passed"`
+	Verdict  string       `json:"verdict"` // in a sentence
+	Broken   []string     `json:"broken"`  // the promises that did not hold
+	Requests int          `json:"requests"`
+	Errors   int          `json:"errors"`
+	Retried  int          `json:"retried"`
+	Phases   []Phase      `json:"phases"`
+	GapMS    float64      `json:"gap_ms"`          // the longest time without an answer for the region's clients, from a second before it went
+	DNSMS    float64      `json:"dns_ms"`          // until no name server of another region named it any more
+	HomeMS   *float64     `json:"home_ms"`         // until a newcomer of the region was served at home again; null: never
+	Facts    []string     `json:"facts,omitempty"` // what a steering drill found
+	Purge    *PurgeReport `json:"purge,omitempty"` // of the purge drill
+	Examples []string     `json:"examples"`        // of requests that failed or were sent again, the first few
 }
 
 // fill sums the account up into a report.
@@ -55,6 +56,9 @@ func (rep *Report) judge() {
 	rep.Passed = len(rep.Broken) == 0
 	if rep.Passed {
 		rep.Verdict = fmt.Sprintf("PASS: %d requests, none failed for good.", rep.Requests)
+		if p := rep.Purge; p != nil {
+			rep.Verdict = fmt.Sprintf("PASS: %d reads and %d purges, none of the reads older than a purge that its node had confirmed.", p.Reads, p.Purges)
+		}
 		return
 	}
 	rep.Verdict = "FAIL:"
@@ -72,6 +76,11 @@ func (rep *Report) Print(w io.Writer) {
 		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%.1f ms\t%.1f ms\t\n", p.Name, p.Requests, p.Errors, p.Retried, p.P50MS, p.P99MS)
 	}
 	_ = t.Flush() // writing to a terminal
+	if rep.Purge != nil {
+		rep.Purge.print(w)
+		fmt.Fprintf(w, "\n%s\n", rep.Verdict)
+		return
+	}
 	home := "never"
 	if rep.HomeMS != nil {
 		home = fmt.Sprintf("%.0f ms", *rep.HomeMS)

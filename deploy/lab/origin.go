@@ -74,6 +74,9 @@ func originHandler(region, name string) http.Handler {
 			fmt.Fprintf(w, ".item-%d { color: #%06x; margin: %dpx }\n", i, i*4099, i%17)
 		}
 	})
+	versioned := versions{}
+	mux.HandleFunc("GET /versions/{id}", versioned.get)
+	mux.HandleFunc("PUT /versions/{id}", versioned.put)
 	mux.HandleFunc("/api/{thing}", func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 1<<20))
 		if err != nil {

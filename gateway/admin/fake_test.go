@@ -100,7 +100,7 @@ func (f *fakeBackend) Explain(url string, client netip.Addr) (Explanation, error
 }
 
 func (f *fakeBackend) Cache() CacheStats {
-	return CacheStats{Node: "eu-1", Enabled: true, Objects: 7, Bytes: 4096, MaxBytes: 1 << 28, Hits: 3, Misses: 1, HitRatio: 0.75}
+	return CacheStats{Node: "eu-1", Enabled: true, Objects: 7, Bytes: 4096, MaxBytes: 1 << 28, Hits: 3, Misses: 1, HitRatio: 0.75, Sources: List[PurgeSource]{{Name: "nats/CATALOG/landfall", Connected: true, Lag: 2, Purged: 5}}}
 }
 
 func (f *fakeBackend) Certs() []Cert {

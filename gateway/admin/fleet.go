@@ -128,6 +128,19 @@ type CacheStats struct {
 	Revalidations uint64  `json:"revalidations" doc:"Stale objects that an origin was asked about."`
 
 	Disk *CacheDisk `json:"disk,omitempty" doc:"The part of the cache that is on disk, if there is one."`
+
+	Sources List[PurgeSource] `json:"sources" doc:"The event streams that invalidate, as this node consumes them."`
+}
+
+// PurgeSource is an event stream that invalidates.
+type PurgeSource struct {
+	Name      string `json:"name" doc:"Its kind, stream or topic, and consumer."`
+	Connected bool   `json:"connected" doc:"This node consumes it."`
+	Lag       int64  `json:"lag" doc:"Events that are not acknowledged yet: of the whole stream (NATS), or of this node's share (Kafka)."`
+	Purged    int64  `json:"purged" doc:"Events that this node purged by, since it started."`
+	Ignored   int64  `json:"ignored" doc:"Events that named nothing to purge."`
+	Poison    int64  `json:"poison" doc:"Events that could not be understood and were set aside."`
+	Error     string `json:"error,omitempty" doc:"Why it can't be consumed now."`
 }
 
 // CacheDisk is the part of a node's cache that is on disk.

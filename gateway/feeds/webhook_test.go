@@ -1,0 +1,106 @@
+package feeds
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"landfall/configs"
+)
+
+func TestWebhook(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	old, current := "an older secret of the hook", "whsec_"+base64.StdEncoding.EncodeToString([]byte("the current secret, in base64"))
+	c := configs.Purge{Webhooks: map[string]configs.PurgeWebhook{"cms": {
+		Secrets: configs.StringList{current, old}, Window: configs.Duration(5 * time.Minute), Map: bySKU,
+	}}}
+	k := newTaker(t, "n1", c)
+	k.feeds.o.Now = func() time.Time { return now }
+	sign := func(secret, id string, at time.Time, body string) http.Header {
+		key, err := configs.WebhookSecret(secret)
+		if err != nil {
+			t.Fatal(err)
+		}
+		mac := hmac.New(sha256.New, key)
+		fmt.Fprintf(mac, "%s.%d.%s", id, at.Unix(), body)
+		h := http.Header{}
+		h.Set("Webhook-Id", id)
+		h.Set("Webhook-Timestamp", fmt.Sprint(at.Unix()))
+		h.Set("Webhook-Signature", "v1a,xx v1,bm8= v1,"+base64.StdEncoding.EncodeToString(mac.Sum(nil)))
+		return h
+	}
+	call := func(method, path string, h http.Header, body string) (int, bool) {
+		r := httptest.NewRequest(method, "http://shop.test"+path, strings.NewReader(body))
+		r.Header = h
+		w := httptest.NewRecorder()
+		ours := k.feeds.ServeWebhook(w, r)
+		return w.Code, ours
+	}
+	path := WebhookPath + "cms"
+	for name, c := range map[string]struct {
+		header http.Header
+		body   string
+		want   int
+	}{
+		"signed":           {sign(current, "1", now, sku(1)), sku(1), 204},
+		"by the old":       {sign(old, "2", now, sku(2)), sku(2), 204},
+		"by another":       {sign("another secret altogether", "3", now, sku(3)), sku(3), 401},
+		"changed":          {sign(current, "4", now, sku(4)), sku(5), 401},
+		"too old":          {sign(current, "5", now.Add(-6*time.Minute), sku(5)), sku(5), 401},
+		"from the future":  {sign(current, "6", now.Add(6*time.Minute), sku(6)), sku(6), 401},
+		"unsigned":         {http.Header{}, sku(7), 401},
+		"not understood":   {sign(current, "8", now, "x"), "x", 422},
+		"names nothing":    {sign(current, "9", now, "{}"), "{}", 204},
+		"larger than most": {sign(current, "10", now, "{}"), strings.Repeat(" ", maxEvent+1), 413},
+	} {
+		if got, ours := call("POST", path, c.header, c.body); got != c.want || !ours {
+			t.Errorf("%s: %d", name, got)
+		}
+	}
+	if got, _ := call("POST", path, sign(current, "1", now, sku(1)), sku(1)); got != 204 || len(k.purges) != 2 {
+		t.Errorf("a replay: %d, and %d purges", got, len(k.purges))
+	}
+	if got := strings.Join(k.keys(), " "); got != "sku-1 sku-2" {
+		t.Errorf("%s was purged", got)
+	}
+	k.feeds.Set(c) // a reload forgets no id
+	if _, _ = call("POST", path, sign(current, "1", now, sku(1)), sku(1)); len(k.purges) != 2 {
+		t.Error("a reload lets a replay through")
+	}
+	fail := true
+	k.fail = func(Purge) error {
+		if fail {
+			return errors.New("no disk")
+		}
+		return nil
+	}
+	if got, _ := call("POST", path, sign(current, "11", now, sku(11)), sku(11)); got != 503 {
+		t.Errorf("not durable: %d", got)
+	}
+	fail = false
+	if got, _ := call("POST", path, sign(current, "11", now, sku(11)), sku(11)); got != 204 || len(k.purges) != 3 {
+		t.Errorf("again: %d", got)
+	}
+	if got, ours := call("GET", path, http.Header{}, ""); got != 405 || !ours {
+		t.Errorf("GET: %d", got)
+	}
+	for _, path := range []string{"/", WebhookPath, WebhookPath + "none"} {
+		if _, ours := call("POST", path, http.Header{}, ""); ours {
+			t.Errorf("%s is no webhook", path)
+		}
+	}
+	h := k.feeds.hooks["cms"]
+	for i := range maxRemembered + 10 {
+		h.enter(fmt.Sprint("many-", i), now)
+	}
+	if len(h.seen) > maxRemembered+1 {
+		t.Errorf("%d ids are remembered", len(h.seen))
+	}
+}

@@ -74,6 +74,7 @@ type DNS struct {
 	RTT     DNSRTT              `yaml:"rtt" doc:"Steering by the round trips of clients' own connections."`
 	Push    map[string]*DNSPush `yaml:"push" doc:"Other DNS providers that are handed the addresses of service hosts, by a name of your own. One elected node pushes; a name is never emptied. Records of these providers can't tell clients apart: every client is given the addresses of all regions that are usable."`
 	GeoIP   string              `yaml:"geoip" doc:"MaxMind database (.mmdb) with city or country records; optional." path:"true"`
+	ASN     string              `yaml:"asn" doc:"MaxMind database (.mmdb) of autonomous systems; optional. With it a client of whom nothing was measured is taken to be as far as others of its system in its country." path:"true"`
 }
 
 // DNSRate is response rate limiting.

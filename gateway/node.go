@@ -47,6 +47,7 @@ type Node struct {
 	metrics  metricSets
 	events   *admin.EventLog
 	geo      *geo.DB // nil without a database
+	asn      *geo.DB // of autonomous systems; nil without one
 	cache    *cache.Cache
 	certs    *certs.Store            // nil without HTTPS
 	creds    *certs.PeerCreds        // nil without a mesh
@@ -162,7 +163,7 @@ func New(o Options) (_ *Node, err error) {
 			n.close()
 		}
 	}()
-	for _, step := range []func(*configs.Config) error{n.openData, n.openCache, n.openCerts, n.openMesh, n.openPurges, n.openFeeds, n.openGeneration, n.openServer, n.openDNS} {
+	for _, step := range []func(*configs.Config) error{n.openData, n.openASN, n.openCache, n.openCerts, n.openMesh, n.openPurges, n.openFeeds, n.openGeneration, n.openServer, n.openDNS} {
 		if err := step(c); err != nil {
 			return nil, err
 		}

@@ -298,14 +298,10 @@ func TestDiskWithoutPurges(t *testing.T) {
 		d.cache.Purge(Purge{Service: "shop", Host: "a.test"})
 		d.cache.Close()
 		file := filepath.Join(d.dir, journalName)
-		b, err := os.ReadFile(file)
-		if err == nil && hurt == nil {
-			err = os.Remove(file)
-		} else if err == nil {
-			err = os.WriteFile(file, hurt(b), 0o600)
-		}
-		if err != nil {
+		if b, err := os.ReadFile(file); err != nil {
 			t.Fatal(err)
+		} else if hurt == nil && os.Remove(file) != nil || hurt != nil && os.WriteFile(file, hurt(b), 0o600) != nil {
+			t.Fatal("the file of purges could not be changed")
 		}
 		for range 2 {
 			d.again(false)

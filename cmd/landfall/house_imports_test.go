@@ -35,9 +35,10 @@ var floors = map[string]int{
 	"landfall/gateway/jwtauth":   2,
 	"landfall/gateway/ratelimit": 2,
 
-	"landfall/gateway/admin":  3,
-	"landfall/gateway/proxy":  3,
-	"landfall/gateway/server": 3,
+	"landfall/gateway/admin":           3,
+	"landfall/gateway/proxy":           3,
+	"landfall/gateway/server":          3,
+	"landfall/gateway/server/xconnect": 0,
 
 	"landfall/gateway": 4,
 

@@ -333,7 +333,8 @@ type Route struct {
 	Mirror    *Mirror       `yaml:"mirror" doc:"Send copies of some requests to another service as well; its answers are thrown away, and it can neither slow nor fail a request."`
 	Allow     []Prefix      `yaml:"allow" doc:"Client addresses that may come (CIDR or single address); others get a 403. Absent: all."`
 	Deny      []Prefix      `yaml:"deny" doc:"Client addresses that may not come, also among those that allow names."`
-	RateLimit *RateLimit    `yaml:"rate_limit" doc:"Requests that a client, key or the whole route may make on each node; more get a 429."`
+	RateLimit *RateLimit    `yaml:"rate_limit" doc:"Requests that a client, key or the whole route may make; more get a 429. Counts outlive reloads."`
+	Auth      *Auth         `yaml:"auth" doc:"Tokens that clients must show, or another server that is asked about them."`
 	BasicAuth *BasicAuth    `yaml:"basic_auth" doc:"Users that may come (RFC 7617); others get a 401. The origin sees no Authorization."`
 	CORS      *CORS         `yaml:"cors" doc:"Cross-origin requests that browsers may make; preflights are answered here, and the origins' own CORS headers are replaced."`
 	Redirect  *Redirect     `yaml:"redirect" doc:"Send the client elsewhere."`
@@ -354,6 +355,7 @@ type Mirror struct {
 
 // RateLimit is a token bucket for each key (GCRA).
 type RateLimit struct {
+	Scope string `yaml:"scope" doc:"local: each node counts for itself; fleet: the nodes share what a key may, each by the part of the demand that it has, told once a second. A fleet holds the rate to 5% while the demand is steady; while it moves, for up to 3 seconds, each node may go on with what it had." default:"local" enum:"local,fleet"`
 	By    string `yaml:"by" doc:"What has a bucket of its own: client (an IPv6 client by its /64), header:NAME, cookie:NAME, or route (one for all). Requests without the header or cookie share one." default:"client"`
 	Rate  Rate   `yaml:"rate" doc:"Requests in the long run." required:"true"`
 	Burst int    `yaml:"burst" doc:"Requests at once, after a silence." default:"1" min:"1" max:"1000000"`

@@ -35,6 +35,7 @@ func (n *Node) Run(ctx context.Context, stop <-chan struct{}) error {
 	g.Go(func() error { return n.judgeCanaries(ctx) })
 	if n.mesh != nil {
 		g.Go(func() error { return n.shareRTT(ctx) })
+		g.Go(func() error { return n.shareLimits(ctx) })
 		g.Go(func() error { return n.mesh.Run(ctx) })
 		g.Go(func() error { return n.observers.run(ctx) })
 		g.Go(func() error { return n.runKeys(ctx) })
@@ -425,6 +426,7 @@ func (n *Node) peerHandler() http.Handler {
 	own.HandleFunc("POST "+purgePath, n.servePurge)
 	own.HandleFunc("POST "+keyPath, n.serveKey)
 	own.HandleFunc("POST "+rttPath+"{region}", n.takeRTT)
+	own.HandleFunc("POST "+limitsPath, n.takeLimits)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if proxy.IsForwarded(r) {
 			n.generation.Load().proxy.Serve(w, r, connOf(r))

@@ -86,14 +86,15 @@ type Proxy struct {
 
 // New builds the chain for one configuration.
 func New(o Options) (*Proxy, error) {
-	hosts, err := newHostTable(o.Config, o.Lasting, o.Metrics)
+	p := &Proxy{o: o}
+	hosts, err := newHostTable(o.Config, p)
 	if err != nil {
 		return nil, err
 	}
 	for name, s := range hosts.named {
 		s.homes = o.Homes[name]
 	}
-	p := &Proxy{o: o, hosts: hosts}
+	p.hosts = hosts
 	for _, t := range o.Config.Listen.TrustedProxies {
 		p.trusted = append(p.trusted, t.Prefix)
 	}

@@ -198,7 +198,7 @@ func (a *attempt) learn(ok bool, now time.Time) {
 		o.learnLatency(latency, now.UnixNano())
 	}
 	if !a.learned.Swap(true) {
-		o.limiter.observe(latency, o.inFlight.Load(), !ok)
+		o.limiter.observe(latency, o.inFlight.Load(), !ok, now)
 	}
 	o.judge(ok, latency)
 }

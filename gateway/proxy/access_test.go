@@ -43,6 +43,8 @@ func TestShaping(t *testing.T) {
         respond: {status: 204}
       - match: {path: /deny/*}
         deny: [192.0.2.0/24]
+      - match: {path: /s%70elt/*}
+        deny: [192.0.2.0/24]
       - match: {path: /allow/*}
         allow: [192.0.2.0/24]
       - match: {path: /basic/*}
@@ -70,6 +72,8 @@ func TestShaping(t *testing.T) {
 		{"cross-origin", "GET", "/cors/x", []string{"Origin: https://app.example"}, 200, "", "Access-Control-Allow-Origin: https://app.example"},
 		{"the origin's own word is replaced", "GET", "/cors/x", []string{"Origin: http://evil.example"}, 200, "", "Access-Control-Allow-Origin: "},
 		{"denied", "GET", "/deny/x", nil, 403, "forbidden", ""},
+		{"denied under another spelling", "GET", "/%64en%79/x", nil, 403, "forbidden", ""},
+		{"a route that is spelt so itself", "GET", "/spelt/x", nil, 403, "forbidden", ""},
 		{"allowed", "GET", "/allow/x", nil, 200, "", ""},
 		{"no password", "GET", "/basic/x", nil, 401, "unauthorised", `Www-Authenticate: Basic realm="restricted", charset="UTF-8"`},
 		{"a wrong one", "GET", "/basic/x", []string{"Authorization: Basic Y2xlcms6d3Jvbmc="}, 401, "", ""},

@@ -233,7 +233,8 @@ func validPort(s string) bool {
 }
 
 // normalPath is the escaped path with its dot segments removed, so that what a route matched is what the origin gets and
-// what the cache is keyed by. Escaped dots count as dots; an escaped slash stays what it is.
+// what the cache is keyed by. Escaped dots count as dots, and what need not be escaped is not (RFC 3986 section 6.2.2.2), or
+// /%61dmin would pass the route of /admin by and be /admin to the origin; an escaped slash stays what it is.
 func normalPath(u *url.URL) (string, bool) {
 	path := u.EscapedPath()
 	if u.Opaque != "" {
@@ -245,6 +246,7 @@ func normalPath(u *url.URL) (string, bool) {
 	if path[0] != '/' {
 		return path, path == "*" // OPTIONS *
 	}
+	path = unescapeNeedless(path)
 	if !strings.Contains(path, "/.") && !strings.Contains(path, "/%2") {
 		return path, true
 	}
@@ -269,6 +271,28 @@ func normalPath(u *url.URL) (string, bool) {
 		}
 	}
 	return "/" + strings.Join(out, "/"), true
+}
+
+// unescapeNeedless decodes the unreserved characters of an escaped path (RFC 3986 section 2.3), but for dots: they are for
+// whole segments only.
+func unescapeNeedless(path string) string {
+	first := strings.IndexByte(path, '%')
+	if first < 0 {
+		return path
+	}
+	out := append(make([]byte, 0, len(path)), path[:first]...)
+	for i := first; i < len(path); i++ {
+		if path[i] == '%' && i+2 < len(path) {
+			n, err := strconv.ParseUint(path[i+1:i+3], 16, 8)
+			if c := byte(n); err == nil && (c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_' || c == '~') {
+				out = append(out, c)
+				i += 2
+				continue
+			}
+		}
+		out = append(out, path[i])
+	}
+	return string(out)
 }
 
 // upgradeOf is the protocol that an HTTP/1.1 request asks to switch to (RFC 9110 section 7.8), or empty. A switch to

@@ -73,6 +73,8 @@ func TestNormalPath(t *testing.T) {
 		{"/a/.b", "/a/.b", true},
 		{"/a%2f..%2fb", "/a%2f..%2fb", true},
 		{"/a%2F%2e%2e/b", "/a%2F%2e%2e/b", true}, // one segment whose data has a slash: not a dot segment
+		{"/%61dmin/%4A%7e%2d%5F%30", "/admin/J~-_0", true},
+		{"/%2561%41", "/%2561A", true},
 		{"/a%252e%252e/b", "/a%252e%252e/b", true},
 		{"//a//b", "//a//b", true},
 		{"//a/../..//b", "//b", true},

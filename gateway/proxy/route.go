@@ -165,6 +165,7 @@ func takesMethod(r *configs.Route, h headResult) bool {
 
 // matchPath matches an exact path, or a prefix that ends in /*: /api/* matches /api/ and all below it, but not /api.
 func matchPath(pattern, path string) bool {
+	pattern = unescapeNeedless(pattern) // as the path is
 	if prefix, wild := strings.CutSuffix(pattern, "*"); wild {
 		return strings.HasPrefix(path, prefix)
 	}

@@ -26,7 +26,7 @@ type ring struct {
 }
 
 // maxRetired bounds how many prints are remembered, the latest.
-const maxRetired = 64
+const maxRetired = 1024
 
 // keyOrder is a step of a rotation as it travels: a register. It names keys by their prints; the keys themselves are asked
 // for over the peer channel.
@@ -125,12 +125,20 @@ func (k *keyring) keys() [][]byte {
 }
 
 // inForce are a ring's keys, then those of the config that were not retired: a config of before the rotation still finds
-// nodes that don't know of it. k.mu must be held.
+// nodes that don't know of it. A config that begins with a key that is neither in the ring nor retired is a later one, and
+// comes first: the fleet went on without this node, or its keys are changed by hand. k.mu must be held.
 func (k *keyring) inForce(r ring) [][]byte {
-	out := slices.Clone(r.Keys)
-	for _, key := range k.config {
-		known := slices.ContainsFunc(out, func(o []byte) bool { return slices.Equal(o, key) })
-		if !known && !slices.Contains(r.Retired, mesh.KeyPrint(k.fleet, key)) {
+	known := func(keys [][]byte, key []byte) bool {
+		return slices.ContainsFunc(keys, func(o []byte) bool { return slices.Equal(o, key) })
+	}
+	retired := func(key []byte) bool { return slices.Contains(r.Retired, mesh.KeyPrint(k.fleet, key)) }
+	first, second := r.Keys, slices.DeleteFunc(slices.Clone(k.config), retired)
+	if len(k.config) > 0 && !known(r.Keys, k.config[0]) && !retired(k.config[0]) {
+		first, second = second, first
+	}
+	out := slices.Clone(first)
+	for _, key := range second {
+		if !known(out, key) {
 			out = append(out, key)
 		}
 	}

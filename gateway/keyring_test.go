@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -255,5 +256,40 @@ func TestSoloRegistersAreBounded(t *testing.T) {
 	}
 	if _, err := p.admin.RotateKey(t.Context(), admin.KeyChange{Step: "add"}); err == nil || !strings.Contains(err.Error(), "no mesh") {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestKeyringTakesWhatFollowsIt: a node that missed the end of a rotation speaks with the key that its operator then puts
+// into mesh.key, and a config of before a rotation changes nothing.
+func TestKeyringTakesWhatFollowsIt(t *testing.T) {
+	dir := t.TempDir()
+	first, kept, next := testKey(1), testKey(2), testKey(3)
+	k, err := openKeyring("f", dir, [][]byte{first})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := keyOrder{ID: "r1", Key: mesh.KeyPrint("f", kept)}
+	for _, o.Step = range []string{stepAdd, stepUse, stepRemove} {
+		if need, err := k.follow(o, kept, func([][]byte) error { return nil }); need || err != nil {
+			t.Fatal(o.Step, need, err)
+		}
+	}
+	for _, c := range []struct {
+		name         string
+		config, want [][]byte
+	}{
+		{"the key of before", [][]byte{first}, [][]byte{kept}},
+		{"a key that is not known here", [][]byte{next}, [][]byte{next, kept}},
+		{"the same before the one that is", [][]byte{next, kept}, [][]byte{next, kept}},
+		{"the same behind it", [][]byte{kept, next}, [][]byte{kept, next}},
+		{"the same behind a retired one", [][]byte{first, next}, [][]byte{kept, next}},
+	} {
+		k, err := openKeyring("f", dir, c.config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := k.keys(); !slices.EqualFunc(got, c.want, bytes.Equal) {
+			t.Errorf("%s: %v in force, want %v", c.name, got, c.want)
+		}
 	}
 }

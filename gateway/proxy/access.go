@@ -5,7 +5,9 @@ import (
 	"math"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -24,11 +26,17 @@ type gatekeeper struct {
 
 	jwt      *jwtGate
 	forward  *forwardGate
-	identity []string // header fields that only the gateway may write
+	identity []string // header fields that only the gateway may write, on every route of the service
+	late     bool     // the limit counts by what only the check of identities tells
 }
 
-func (l *Lasting) gatekeeper(service string, r *configs.Route, p *Proxy) *gatekeeper {
-	return &gatekeeper{route: r, limit: l.limit(service, r), jwt: l.jwtGate(r, p), forward: l.forwardGate(r), identity: identityHeaders(r), users: newUserList(r.BasicAuth)}
+func (l *Lasting) gatekeeper(service string, s *configs.Service, r *configs.Route, p *Proxy) *gatekeeper {
+	g := &gatekeeper{route: r, limit: l.limit(service, r), jwt: l.jwtGate(r, p), forward: l.forwardGate(r), identity: strippedHeaders(s), users: newUserList(r.BasicAuth)}
+	if r.RateLimit != nil {
+		name, header := strings.CutPrefix(r.RateLimit.By, "header:")
+		g.late = header && slices.Contains(identityHeaders(r), http.CanonicalHeaderKey(name))
+	}
+	return g
 }
 
 // access is the phase between route and cache. A forwarded request has passed it on the first node.
@@ -40,10 +48,12 @@ func (x *exchange) access() *refusal {
 	if no := g.address(x.head.client); no != nil {
 		return no
 	}
-	if g.limit != nil {
-		if ok, wait := g.limit.Take(x.limitKey(g.route.RateLimit.By), x.p.o.Now()); !ok {
-			no := refused(rateLimited, "too many requests; try again later")
-			no.retryAfter = wait
+	if g.route.Auth != nil || len(g.identity) > 0 {
+		stripHopByHop(x.in.Header) // now, or a client could have what is told of it end here: Connection: X-User
+		stripIdentity(x.in.Header, g.identity)
+	}
+	if !g.late {
+		if no := x.limited(); no != nil {
 			return no
 		}
 	}
@@ -64,9 +74,29 @@ func (x *exchange) access() *refusal {
 		x.in.Header.Del("Authorization")
 	}
 	if g.route.Auth != nil {
-		return x.authorised()
+		if no := x.authorised(); no != nil {
+			return no
+		}
+	}
+	if g.late {
+		return x.limited()
 	}
 	return nil
+}
+
+// limited charges the request to the route's limit.
+func (x *exchange) limited() *refusal {
+	g := x.match.gate
+	if g.limit == nil {
+		return nil
+	}
+	ok, wait := g.limit.Take(x.limitKey(g.route.RateLimit.By), x.p.o.Now())
+	if ok {
+		return nil
+	}
+	no := refused(rateLimited, "too many requests; try again later")
+	no.retryAfter = wait
+	return no
 }
 
 func (g *gatekeeper) address(client netip.Addr) *refusal {

@@ -155,7 +155,7 @@ func TestSetQuery(t *testing.T) {
 // BenchmarkAccess is the whole phase for a route that asks for nothing.
 func BenchmarkAccess(b *testing.B) {
 	x := &exchange{p: &Proxy{o: Options{Now: time.Now}}, in: httptest.NewRequest("GET", "/", nil)}
-	x.match.gate = NewLasting().gatekeeper("web", &configs.Route{}, nil)
+	x.match.gate = NewLasting().gatekeeper("web", &configs.Service{}, &configs.Route{}, nil)
 	b.ReportAllocs()
 	for b.Loop() {
 		if x.access() != nil {

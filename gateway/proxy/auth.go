@@ -90,6 +90,21 @@ func identityHeaders(r *configs.Route) []string {
 	return slices.Compact(names)
 }
 
+// isCredential tells the fields by which a client shows who it is. The checks read them, so a server's word takes their
+// place only with its answer.
+func isCredential(name string) bool { return name == "Authorization" || name == "Cookie" }
+
+// strippedHeaders are the fields that clients of a service may not write, on whatever route: an origin that is told by one
+// who the client is can't know by which a request came.
+func strippedHeaders(s *configs.Service) []string {
+	var names []string
+	for i := range s.Routes {
+		names = append(names, identityHeaders(&s.Routes[i])...)
+	}
+	slices.Sort(names)
+	return slices.DeleteFunc(slices.Compact(names), isCredential)
+}
+
 // stripIdentity removes what a client wrote where only the gateway may write, and what an origin could take for it.
 func stripIdentity(h http.Header, names []string) {
 	for name := range h {
@@ -102,7 +117,6 @@ func stripIdentity(h http.Header, names []string) {
 // authorised asks the route's JWT check and forward auth.
 func (x *exchange) authorised() *refusal {
 	g := x.match.gate
-	stripIdentity(x.in.Header, g.identity)
 	if g.jwt != nil {
 		if no := x.bearer(g.jwt); no != nil {
 			return no
@@ -183,21 +197,30 @@ func (g *forwardGate) ask(x *exchange) *refusal {
 		}
 		count("error")
 		if g.config.OnError == "allow" {
+			g.tell(x, nil)
 			return nil
 		}
 		return &refusal{reason: authUnavailable, text: "whether you may come can't be told now", cause: err}
 	}
 	if resp.StatusCode >= 200 && resp.StatusCode < 300 {
 		count("ok")
-		for _, name := range g.config.ResponseHeaders {
-			if values := resp.Header.Values(name); len(values) > 0 {
-				x.in.Header[http.CanonicalHeaderKey(name)] = values
-			}
-		}
+		g.tell(x, resp.Header)
 		return nil
 	}
 	count("refused")
 	return &refusal{reason: forbidden, text: "refused by the service's own check", relay: resp}
+}
+
+// tell puts what the server said of the client on the request, in place of what the client did.
+func (g *forwardGate) tell(x *exchange, said http.Header) {
+	for _, name := range g.config.ResponseHeaders {
+		name = http.CanonicalHeaderKey(name)
+		if values := said[name]; len(values) > 0 {
+			x.in.Header[name] = values
+		} else if isCredential(name) {
+			delete(x.in.Header, name)
+		}
+	}
 }
 
 // relayed is another server's answer, read to its end.

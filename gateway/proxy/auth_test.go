@@ -181,3 +181,42 @@ func TestForwardAuthIsBounded(t *testing.T) {
 		t.Error(status)
 	}
 }
+
+// TestIdentityIsTheGatewaysWord: a client can neither have the gateway's word on who it is dropped, nor write its own.
+func TestIdentityIsTheGatewaysWord(t *testing.T) {
+	server := origin(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "good" {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		w.Header().Set("X-User", r.Header.Get("X-Claim"))
+		w.Header().Set("Authorization", "ours")
+	})
+	auth := `auth: {forward: {url: "` + server + `", request_headers: [Authorization, X-Claim], response_headers: [X-User, Authorization]}}`
+	g := newRig(t, one(`
+    routes:
+      - {match: {path: /free/*}}
+      - {match: {path: /few/*}, rate_limit: {by: "header:X-User", rate: 1/h, burst: 1}, `+auth+`}
+      - {match: {path: /*}, `+auth+`}
+`, origin(t, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = fmt.Fprintf(w, "user=%s auth=%s", r.Header.Get("X-User"), r.Header.Get("Authorization"))
+	})), nil)
+	for _, tt := range []struct {
+		name, path string
+		headers    []string
+		status     int
+		want       string
+	}{
+		{"the client's own token is asked about, and replaced", "/", []string{"Authorization: good", "X-Claim: ann"}, 200, "user=ann auth=ours"},
+		{"ended at this hop", "/", []string{"Authorization: good", "X-Claim: ann", "Connection: x-user"}, 200, "user=ann auth=ours"},
+		{"a route that asks nobody", "/free/x", []string{"Authorization: mine", "X-User: root"}, 200, "user= auth=mine"},
+		{"ann's first", "/few/x", []string{"Authorization: good", "X-Claim: ann"}, 200, "user=ann"},
+		{"ann's second", "/few/x", []string{"Authorization: good", "X-Claim: ann", "X-User: other"}, 429, "rate_limited"},
+		{"bob's first", "/few/x", []string{"Authorization: good", "X-Claim: bob"}, 200, "user=bob"},
+	} {
+		resp, body := g.get("GET", tt.path, tt.headers...)
+		if resp.StatusCode != tt.status || !strings.Contains(body, tt.want) {
+			t.Errorf("%s: %d %q", tt.name, resp.StatusCode, body)
+		}
+	}
+}

@@ -67,7 +67,7 @@ func newHostTable(c *configs.Config, p *Proxy) (hostTable, error) {
 				return t, fmt.Errorf("service %s, route %s: %w", name, r.Match.Path, err)
 			}
 			s.plans = append(s.plans, plan{
-				route: r, policy: policy, meter: new(meter), gate: l.gatekeeper(name, r, p), key: keyPolicy(r), negative: negativeTTLs(r.Cache),
+				route: r, policy: policy, meter: new(meter), gate: l.gatekeeper(name, s.config, r, p), key: keyPolicy(r), negative: negativeTTLs(r.Cache),
 				canary: l.canaryPlan(name, r.Canary, p.o.Metrics), variant: flagVariant(r.Match.Flag),
 			})
 		}

@@ -106,12 +106,13 @@ func (d *Directory) Close() {
 // Take puts operators' moves and pins into force, in place of all earlier ones: of moves the one of this service and of
 // these rings, of pins those of this service.
 func (d *Directory) Take(moves []Move, pins []Pin) {
-	d.move.Store(nil)
+	var move *Move
 	for _, m := range moves {
 		if m.Service == d.o.Service && m.Rings == d.rings && d.rings != "" {
-			d.move.Store(&m)
+			move = &m
 		}
 	}
+	d.move.Store(move) // once: with none in between, users who moved would be sent back for a moment
 	own := map[string]Pin{}
 	for _, p := range pins {
 		if p.Service == d.o.Service {

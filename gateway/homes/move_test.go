@@ -3,6 +3,7 @@ package homes
 import (
 	"context"
 	"math"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -189,4 +190,32 @@ func TestPins(t *testing.T) {
 	if got := series(t, reg); len(got) != 0 {
 		t.Errorf("series of a service that is gone: %v", got)
 	}
+}
+
+// TestTakeHasNoGap: who has moved stays so while the same orders are put into force again, as each look at the fleet does.
+func TestTakeHasNoGap(t *testing.T) {
+	c := newClock()
+	d := New(Options{Service: "shop", Regions: map[string]int{"eu": 1}, Next: map[string]int{"us": 1}, Now: c.Now})
+	defer d.Close()
+	moves := append(slices.Repeat([]Move{{Service: "another"}}, 2000), Move{Service: "shop", Rings: d.rings, From: 1, To: 1, Since: c.now})
+	d.Take(moves, nil)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range 300 {
+			d.Take(moves, nil)
+		}
+	}()
+	for {
+		if got := d.Share(); got != 1 {
+			t.Errorf("%g of the users have moved, want all", got)
+			break
+		}
+		select {
+		case <-done:
+			return
+		default:
+		}
+	}
+	<-done
 }

@@ -191,13 +191,6 @@ func (c *conn) held(to []Held, now time.Time) []Held {
 	return to
 }
 
-// http2 is the connection's HTTP/2 side, nil when it has none (yet).
-func (c *conn) http2() *h2Conn {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.h2
-}
-
 // proto is the protocol as metrics know it; empty before it is chosen.
 func (c *conn) proto() string {
 	c.mu.Lock()

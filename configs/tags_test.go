@@ -143,6 +143,7 @@ func TestNoDefaultIsForgotten(t *testing.T) {
 
 // anythingGoes are the keys whose every value of their type is right.
 var anythingGoes = []string{
+	"services.shop.routes[].auth.jwt.issuer", "services.shop.routes[].auth.jwt.audience", "services.shop.routes[].auth.jwt.require.scope", "services.shop.routes[].auth.jwt.headers.X-User",
 	"mesh.tls.ca", "mesh.tls.cert", "mesh.tls.key", "dns.geoip", "dns.asn", `dns.zones["edge.example.com"].dnssec.keys`, "tls.certificates[].cert", "tls.certificates[].key", "tls.acme.ca",
 	"services.shop.pool.check.body", "services.docs.pool.check.service", "services.shop.routes[].respond.body", "services.shop.routes[].basic_auth.realm", "services.shop.routes[].basic_auth.users[].name",
 	"services.shop.routes[].rewrite.query.via", "services.shop.routes[].headers.request.set.X-Edge",

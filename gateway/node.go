@@ -94,6 +94,7 @@ type Node struct {
 	judging    *judging              // guarded by building
 	peerMillis map[string]float64    // under building: round trips to the other regions
 	heard      map[string]heardDoors // under building: by member
+	steady     steady                // under building
 
 	// Owned by watch.
 	published   string // the report that the fleet has

@@ -44,6 +44,8 @@ type Policy struct {
 	Jitter       float64               // 0 to 1: lifetimes are shortened by up to this share, by chance
 	RefreshAhead float64               // 0 to 1: a hit in this last share of a lifetime refreshes in the background
 
+	// RangeFill: a range of what isn't stored makes the whole be fetched in the background, for those that follow.
+	RangeFill bool
 	// Peer: the request is another cache's of the fleet. It is answered with what that cache needs to store the response,
 	// and stale only where the origin fails, and said so.
 	Peer bool
@@ -76,6 +78,7 @@ type Cache struct {
 	cutOff      atomic.Bool
 	doubt       atomic.Bool // of what an earlier process left on disk
 	marks       *marks
+	searches    *searches
 	metrics     *Metrics
 	logger      *slog.Logger
 	now         func() time.Time
@@ -110,6 +113,7 @@ func New(o Options) *Cache {
 	c.maxObject = min(o.MaxObject, o.MaxBytes/2)
 	c.buffers.New = func() any { return new([copyBuffer]byte) }
 	seed := maphash.MakeSeed()
+	c.searches = &searches{seed: seed}
 	c.marks = &marks{seed: seed, start: c.now()}
 	c.generations = newGenerations(seed)
 	c.store = newStore(seed, newBudget(o.MaxBytes, c.metrics), c.generations)

@@ -85,7 +85,7 @@ func notModified(m validators, request http.Header) bool {
 	if len(lines) != 1 {
 		return false
 	}
-	since, err := http.ParseTime(lines[0])
+	since, err := parseDate(lines[0])
 	if err != nil {
 		return false
 	}
@@ -123,7 +123,7 @@ func rangeApplies(m validators, request http.Header) bool {
 	if tag := validETag(lines[0]); tag != "" {
 		return strongEqual(tag, m.etag)
 	}
-	at, err := http.ParseTime(lines[0])
+	at, err := parseDate(lines[0])
 	return err == nil && !m.lastModified.IsZero() && at.Equal(m.lastModified) &&
 		m.date.Sub(m.lastModified) >= time.Second // section 8.8.2.2
 }

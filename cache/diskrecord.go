@@ -118,6 +118,9 @@ func wholeHead(head string, fieldsAt int) bool {
 // names are the cells of a record.
 func (l *loaded) names(k Key) []cellName {
 	names := []cellName{{l.service, ofService, ""}, {l.service, ofHost, l.host}, k.url().cell()}
+	if n, ok := k.searchCell(); ok {
+		names = append(names, n)
+	}
 	for _, key := range l.keys {
 		names = append(names, cellName{l.service, ofKey, key})
 	}

@@ -253,6 +253,9 @@ func (f *fill) decide(response *http.Response, received time.Time) {
 		trailers: len(response.Trailer) > 0, asked: f.began, received: received,
 		credential: f.request.Header["Authorization"] != nil, maxObject: f.c.maxObject,
 	}, f.policy)
+	if j.refusal == storable && !f.asking.Unsure && response.StatusCode == http.StatusOK && !f.c.searches.learn(f.key, response.Header) {
+		j.refusal = bySearch
+	}
 	switch {
 	case f.asking.Unsure:
 		j.refusal = byStale

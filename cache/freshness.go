@@ -82,7 +82,7 @@ func freshnessOf(h http.Header, cc directives, date time.Time) (lifetime time.Du
 	}
 	lifetime = maxSeconds * time.Second
 	for _, line := range lines {
-		at, err := http.ParseTime(line)
+		at, err := parseDate(line)
 		if err != nil {
 			return 0, true // section 5.3: an invalid date, above all "0", is in the past
 		}
@@ -105,7 +105,7 @@ func initialAge(h http.Header, date, asked, received time.Time) time.Duration {
 
 // dateOf is a response's Date; a missing or unreadable one is the time of receipt (RFC 9110 section 6.6.1).
 func dateOf(h http.Header, received time.Time) (date time.Time, given bool) {
-	if at, err := http.ParseTime(h.Get("Date")); err == nil {
+	if at, err := parseDate(h.Get("Date")); err == nil {
 		return at, true
 	}
 	return received.UTC().Truncate(time.Second), false

@@ -33,7 +33,8 @@ const (
 	ofHost
 	ofKey
 	ofGroup
-	ofURL // only what is on disk looks there: in memory, a purge of a URL marks the objects themselves
+	ofSearch // what is stored for a path under its No-Vary-Search
+	ofURL    // only what is on disk looks there: in memory, a purge of a URL marks the objects themselves
 )
 
 type cellName struct {

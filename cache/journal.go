@@ -23,7 +23,7 @@ type purgeEntry struct {
 }
 
 // journal is the file of the purges that what is on disk has yet to be compared with. An entry is there, for the kernel at
-// least, when append returns; one that is torn was of a purge that nobody was told of.
+// least, when append returns. A file that doesn't end with a whole entry may lack any number of purges, so what is on disk is dropped.
 //
 //	entry   4 length of payload, 8 xxHash of it, payload
 type journal struct {
@@ -44,6 +44,7 @@ type journalFile struct {
 	floor   uint64                // what was fetched before is not to be used
 	last    uint64                // the largest generation
 	notes   map[string]PurgeNotes // by writer
+	broken  bool                  // it ends in something else than an entry, or isn't there: purges may be missing
 }
 
 const (
@@ -76,6 +77,7 @@ func openJournal(dir string) (*journal, error) {
 		return nil, fmt.Errorf("read the purges: %w", err)
 	}
 	j.found = readJournal(b)
+	j.found.broken = j.found.broken || err != nil
 	return j, j.rewrite(j.found)
 }
 
@@ -105,6 +107,7 @@ func readJournal(b []byte) journalFile {
 		}
 		f.last = max(f.last, e.gen)
 	}
+	f.broken = len(b) > 0
 	return f
 }
 

@@ -23,8 +23,9 @@ const (
 	byFreshness   refusal = "no-freshness" // neither freshness nor anything to validate with
 	byMemory      refusal = "memory"       // no room: fills in flight hold what they may
 	byKeys        refusal = "surrogate-keys"
-	byPeer        refusal = "peer"  // a node nearby keeps it
-	byStale       refusal = "stale" // given for want of an answer of the origin's
+	bySearch      refusal = "no-vary-search" // fetched by a rule that it doesn't follow
+	byPeer        refusal = "peer"           // a node nearby keeps it
+	byStale       refusal = "stale"          // given for want of an answer of the origin's
 )
 
 // answer is a response to a GET without body as judge needs to see it.
@@ -60,7 +61,7 @@ func judge(a answer, p Policy) judgement {
 		etag: validETag(a.header.Get("Etag")), varyNames: names,
 		licensed: licensed, aged: len(a.header["Age"]) > 0,
 	}
-	m.lastModified, _ = http.ParseTime(a.header.Get("Last-Modified"))
+	m.lastModified, _ = parseDate(a.header.Get("Last-Modified"))
 	keys, purgeable := surrogateKeys(a.header)
 	m.keys, m.groups = keys, groups(a.header["Cache-Groups"])
 	m.fresh = p.jittered(m.fresh, a.received)

@@ -244,7 +244,7 @@ func interned(s string) string { return unique.Make(s).Value() }
 
 // headBytes is what an object is charged with besides its body: its head of n bytes, the object, and its cells.
 func headBytes(n int, k Key, m *meta) int64 {
-	size := objectOverhead + heapBytes(int64(n)) + heapBytes(int64(8*(2+len(m.keys)+len(m.groups))))
+	size := objectOverhead + heapBytes(int64(n)) + heapBytes(int64(8*(3+len(m.keys)+len(m.groups))))
 	for _, key := range m.keys {
 		size += int64(len(key)) + cellBytes
 	}

@@ -56,9 +56,13 @@ func (c *Cache) SetCutOff(cutOff bool) { c.cutOff.Store(cutOff) }
 
 // placeOf points at the cells of a key's service and host.
 func (c *Cache) placeOf(k Key) []*cell {
-	return []*cell{
+	cells := []*cell{
 		c.generations.hold(cellName{k.Service, ofService, ""}), c.generations.hold(cellName{k.Service, ofHost, k.Host}),
 	}
+	if n, ok := k.searchCell(); ok {
+		cells = append(cells, c.generations.hold(n))
+	}
+	return cells
 }
 
 // link points an object at its cells and counts it there.
@@ -101,7 +105,11 @@ func (f *fill) purgedBefore(o *object) bool {
 }
 
 // purge applies a purge to a URL's objects and fetches, and returns the objects that it took.
-func (s *store) purge(u urlKey, soft bool, now time.Time) int {
+func (s *store) purge(u urlKey, soft bool, now time.Time) (objects int) {
+	if s.gens.peek(pathCell(u)) != nil || s.gens.record != nil {
+		objects = s.gens.purge(pathCell(u), soft, now)
+		s.gens.recorded(pathCell(u), "", soft, now)
+	}
 	hash := u.hash(s.seed)
 	sh := s.shardOf(hash)
 	sh.mu.Lock()
@@ -118,7 +126,7 @@ func (s *store) purge(u urlKey, soft bool, now time.Time) int {
 			s.leave(o)
 		}
 	}
-	return len(out)
+	return objects + len(out)
 }
 
 func (sh *shard) purge(u urlKey, hash, gen uint64, soft bool, now time.Time) (out []*object) {

@@ -275,7 +275,7 @@ func (x *exchange) alreadyHas(response *http.Response) bool {
 		return false
 	}
 	m := meta{status: response.StatusCode, etag: validETag(response.Header.Get("Etag"))}
-	m.lastModified, _ = http.ParseTime(response.Header.Get("Last-Modified"))
+	m.lastModified, _ = parseDate(response.Header.Get("Last-Modified"))
 	m.date, _ = dateOf(response.Header, x.now)
 	return notModified(m.validators(), x.header)
 }

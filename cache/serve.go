@@ -46,6 +46,7 @@ func (c *Cache) Serve(w http.ResponseWriter, r *http.Request, view Request, p Po
 	if view.Policy != nil {
 		x.keyed = view.Policy.Headers
 	}
+	x.key = c.searches.keyOf(x.key, c.searches.rule(x.key))
 	x.hash = x.key.url().hash(c.store.seed)
 	x.shard = c.store.shardOf(x.hash)
 	out := x.serve()
@@ -122,6 +123,23 @@ func (x *exchange) refresh(o *object) {
 	}
 }
 
+// fillBehind fetches in the background the whole of what a range was asked of. Where that isn't wanted, or was found
+// unstorable of late, it does nothing.
+func (x *exchange) fillBehind() {
+	if !x.policy.RangeFill || x.request.noStore || x.r.Method != http.MethodGet || x.header["Range"] == nil ||
+		x.header["Authorization"] != nil || x.c.marks.has(x.key, x.now) {
+		return
+	}
+	f, leads, _ := x.c.store.join(x.key, x.header, x.gen, nil, func() *fill { return x.newFill(nil) })
+	switch {
+	case leads:
+		f.detach(true)
+		go f.run()
+	case f != nil:
+		f.detach(false)
+	}
+}
+
 // forward asks the origin, alone or with others.
 func (x *exchange) forward(found found) Outcome {
 	reason := found.reason()
@@ -131,6 +149,7 @@ func (x *exchange) forward(found found) Outcome {
 	revalidates := found.object != nil && found.object.validatable()
 	partial := x.r.Method == http.MethodHead || x.header["Range"] != nil
 	if x.request.noStore || (partial && !revalidates) {
+		x.fillBehind()
 		return x.passShared(reason)
 	}
 	if marked := x.c.marks.has(x.key, x.now); marked || x.policy.NoCollapse {

@@ -76,6 +76,10 @@ func (c *Cache) openDisk(o DiskOptions) {
 	t.journal.found.entries = nil
 	c.tier = t
 	c.generations.record = t.record
+	if t.journal.found.broken && t.store.Stats().Records > 0 {
+		c.logger.Warn("the purges of the cache on disk are not whole, so it is emptied")
+		t.drop()
+	}
 	c.running.Go(t.run)
 }
 

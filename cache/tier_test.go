@@ -283,6 +283,43 @@ func TestDiskFlippedBytes(t *testing.T) {
 	}
 }
 
+// A file of purges that isn't whole costs all that is on disk: a purge that is missing could be of anything.
+func TestDiskWithoutPurges(t *testing.T) {
+	for name, hurt := range map[string]func(b []byte) []byte{
+		"gone":    nil,
+		"torn":    func(b []byte) []byte { return b[:len(b)-1] },
+		"flipped": func(b []byte) []byte { b[len(b)/2] ^= 4; return b },
+		"longer":  func(b []byte) []byte { return append(b, 1, 2, 3) },
+	} {
+		d := newOnDisk(t)
+		d.answers(200, "old", cacheable)
+		d.get("http://a.test/")
+		d.written()
+		d.cache.Purge(Purge{Service: "shop", Host: "a.test"})
+		d.cache.Close()
+		file := filepath.Join(d.dir, journalName)
+		if b, err := os.ReadFile(file); err != nil {
+			t.Fatal(err)
+		} else if hurt == nil && os.Remove(file) != nil || hurt != nil && os.WriteFile(file, hurt(b), 0o600) != nil {
+			t.Fatal("the file of purges could not be changed")
+		}
+		for range 2 {
+			d.again(false)
+			if n, _ := d.cache.Recalled(); n != 0 {
+				t.Errorf("%s: %d records are believed", name, n)
+			}
+		}
+		d.answers(200, "new", cacheable)
+		if got := d.get("http://a.test/"); got.body != "new" {
+			t.Errorf("%s: %q", name, got.body)
+		}
+		d.written()
+		if d.again(false); d.get("http://a.test/").Result != Hit {
+			t.Errorf("%s: nothing new is kept", name)
+		}
+	}
+}
+
 // fullDisk refuses to write.
 type fullDisk struct {
 	disk.OS

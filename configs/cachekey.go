@@ -10,7 +10,7 @@ import (
 // plain tells a policy that says nothing but on.
 func (c RouteCache) plain() bool {
 	return !c.Off && c.TTL == nil && c.StaleWhileRevalidate == nil && c.StaleIfError == nil && len(c.Negative) == 0 &&
-		c.Jitter == 0 && c.RefreshAhead == 0 && c.Key.empty()
+		c.Jitter == 0 && c.RefreshAhead == 0 && !c.RangeFill && c.Key.empty()
 }
 
 func (k CacheKey) empty() bool {
@@ -43,6 +43,9 @@ func (c RouteCache) String() string {
 	}
 	if c.Jitter > 0 {
 		parts = append(parts, "jitter: "+c.Jitter.String())
+	}
+	if c.RangeFill {
+		parts = append(parts, "range_fill: true")
 	}
 	if c.RefreshAhead > 0 {
 		parts = append(parts, "refresh_ahead: "+c.RefreshAhead.String())

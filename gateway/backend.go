@@ -367,6 +367,9 @@ func cachePolicyText(c *configs.RouteCache) string {
 	if c.StaleIfError != nil {
 		text += ", stale_if_error " + c.StaleIfError.String()
 	}
+	if c.RangeFill {
+		text += ", range_fill"
+	}
 	return text
 }
 

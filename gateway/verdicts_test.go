@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"landfall/configs"
 	"landfall/healthcheck"
 	"landfall/routing"
 	"landfall/routing/mesh"
@@ -36,6 +37,22 @@ func TestForcesIn(t *testing.T) {
 	}
 	if good.key() != "force/eu/shop" || whole.key() != "force/eu" {
 		t.Errorf("keys %s, %s", good.key(), whole.key())
+	}
+}
+
+// What holds for all nodes of a region is said once.
+func TestEvidenceIsSaidOnce(t *testing.T) {
+	c, err := configs.Parse("x", []byte(threeRegions), "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := view{config: c, now: time.Now()}
+	for i, text := range []string{"ap-1 serving", "us-1 serving", "us-2 serving"} {
+		v.members = append(v.members, told(t, text, map[bool]string{true: "ap-1"}[i == 0]))
+	}
+	_, facts := v.snapshot()
+	if e := facts[2].evidence; strings.Count(e, "reached from") != 1 || facts[2].live != 2 {
+		t.Errorf("%d live nodes: %s", facts[2].live, e)
 	}
 }
 

@@ -150,7 +150,7 @@ func (v view) region(name string, members []member, ballot *healthcheck.Ballot) 
 		if !m.Self && m.here() {
 			var why string
 			alive, why = ballot.Reachable(m.Name, m.Region)
-			if why != "" {
+			if why != "" && !slices.Contains(evidence, why) { // a region's nodes mostly share theirs
 				evidence = append(evidence, why)
 			}
 		}

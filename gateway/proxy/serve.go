@@ -67,7 +67,7 @@ func (x *exchange) cachePolicy() cache.Policy {
 	return cache.Policy{
 		Peer: x.head.role != "", Invalidated: invalidated,
 		Off: c.Off || x.wrote, TTL: std(c.TTL), StaleWhileRevalidate: std(c.StaleWhileRevalidate), StaleIfError: std(c.StaleIfError),
-		Negative: x.match.negative, Jitter: float64(c.Jitter), RefreshAhead: float64(c.RefreshAhead),
+		Negative: x.match.negative, Jitter: float64(c.Jitter), RefreshAhead: float64(c.RefreshAhead), RangeFill: c.RangeFill,
 	}
 }
 

@@ -34,8 +34,8 @@ type journal struct {
 	mu     sync.Mutex
 	file   *os.File
 	torn   bool // an append failed, maybe within an entry: what came behind it would not be found
-	size   int // entries
-	spared int // entries that the last rewriting kept
+	size   int  // entries
+	spared int  // entries that the last rewriting kept
 }
 
 // journalFile is what a journal says.

@@ -113,7 +113,7 @@ func TestTagsAreSound(t *testing.T) {
 var absentMeans = map[string]string{
 	"Listen.Mesh": "no listener", "Listen.Peer": "no listener",
 	"MeshTLS.CA": "no peers", "MeshTLS.Cert": "no peers", "MeshTLS.Key": "no peers",
-	"DNS.GeoIP": "no geography", "DNSRTT.Header": "nobody tells", "ACME.Email": "no contact", "ACME.CA": "the system's CAs",
+	"DNS.GeoIP": "no geography", "DNS.ASN": "no autonomous systems", "DNSRTT.Header": "nobody tells", "ACME.Email": "no contact", "ACME.CA": "the system's CAs",
 	"Service.Primary": "every region takes writes", "Pool.File": "none",
 	"Canary.Header": "none", "Canary.Cookie": "none", "Match.Flag": "none", "Fault.Service": "every", "Fault.Route": "all", "Fault.Origin": "each",
 	"Limits.ConnectionRate": "unlimited", "Shutdown.DNSWait": "the longest TTL, by fillFleet", "Zone.MinTTL": "a quarter of the TTL, by fillFleet",
@@ -143,7 +143,8 @@ func TestNoDefaultIsForgotten(t *testing.T) {
 
 // anythingGoes are the keys whose every value of their type is right.
 var anythingGoes = []string{
-	"mesh.tls.ca", "mesh.tls.cert", "mesh.tls.key", "dns.geoip", `dns.zones["edge.example.com"].dnssec.keys`, "tls.certificates[].cert", "tls.certificates[].key", "tls.acme.ca",
+	"services.shop.routes[].auth.jwt.issuer", "services.shop.routes[].auth.jwt.audience", "services.shop.routes[].auth.jwt.require.scope", "services.shop.routes[].auth.jwt.headers.X-User",
+	"mesh.tls.ca", "mesh.tls.cert", "mesh.tls.key", "dns.geoip", "dns.asn", `dns.zones["edge.example.com"].dnssec.keys`, "tls.certificates[].cert", "tls.certificates[].key", "tls.acme.ca",
 	"services.shop.pool.check.body", "services.docs.pool.check.service", "services.shop.routes[].respond.body", "services.shop.routes[].basic_auth.realm", "services.shop.routes[].basic_auth.users[].name",
 	"services.shop.routes[].rewrite.query.via", "services.shop.routes[].headers.request.set.X-Edge",
 	"services.shop.routes[].headers.response.set.Strict-Transport-Security",

@@ -74,6 +74,7 @@ type DNS struct {
 	RTT     DNSRTT              `yaml:"rtt" doc:"Steering by the round trips of clients' own connections."`
 	Push    map[string]*DNSPush `yaml:"push" doc:"Other DNS providers that are handed the addresses of service hosts, by a name of your own. One elected node pushes; a name is never emptied. Records of these providers can't tell clients apart: every client is given the addresses of all regions that are usable."`
 	GeoIP   string              `yaml:"geoip" doc:"MaxMind database (.mmdb) with city or country records; optional." path:"true"`
+	ASN     string              `yaml:"asn" doc:"MaxMind database (.mmdb) of autonomous systems; optional. With it a client of whom nothing was measured is taken to be as far as others of its system in its country." path:"true"`
 }
 
 // DNSRate is response rate limiting.
@@ -190,7 +191,7 @@ type Limits struct {
 // Shutdown configures the stages of a stop (SIGTERM): leave DNS and mesh, wait, tell the connections, finish.
 type Shutdown struct {
 	DNSWait Duration `yaml:"dns_wait" doc:"How long a leaving node goes on serving after DNS stopped naming it. Absent: the longest TTL of the zones, 0 without zones." max:"1h"`
-	Grace   Duration `yaml:"grace" doc:"How long in-flight requests may then take to finish before they are cut." default:"30s" min:"0s" max:"1h"`
+	Grace   Duration `yaml:"grace" doc:"How long in-flight requests may then take to finish before they are cut; WebSockets that are left then are told to go by a Close frame (1001), and have a second." default:"30s" min:"0s" max:"1h"`
 
 	// DNSWaitSet tells an explicit dns_wait (0s too) from an absent one.
 	DNSWaitSet bool `yaml:"-"`
@@ -255,7 +256,7 @@ type PoolPolicy struct {
 	Check         *Check      `yaml:"check" doc:"Active health check. Absent: origins are believed up until requests fail."`
 	Eject         Eject       `yaml:"eject" doc:"Passive ejection: when an origin that fails its requests is left out for a while."`
 	Breaker       Breaker     `yaml:"breaker" doc:"Circuit breaker of each origin, and of the pool."`
-	HTTP          string      `yaml:"http" doc:"Protocol to the origins: auto (HTTP/2 where a TLS origin offers it, else 1.1), 1.1, 2 (over TLS only), or h2c (HTTP/2 without TLS, as gRPC servers speak it). Upgrades such as WebSocket always go by 1.1." default:"auto" enum:"auto,1.1,2,h2c"`
+	HTTP          string      `yaml:"http" doc:"Protocol to the origins: auto (HTTP/2 where a TLS origin offers it, else 1.1), 1.1, 2 (over TLS only), or h2c (HTTP/2 without TLS, as gRPC servers speak it). WebSockets go over HTTP/2 (RFC 8441) with 2 and h2c where the origin offers it, else by 1.1 as other upgrades do." default:"auto" enum:"auto,1.1,2,h2c"`
 	TLS           *OriginTLS  `yaml:"tls" doc:"What https origins must prove, and what the gateway proves to them. Absent: the system's CAs, the origin's host name, no client certificate."`
 	ProxyProtocol string      `yaml:"proxy_protocol" doc:"Header before each connection that names the client (PROXY protocol v1 or v2); such connections are not reused." default:"off" enum:"off,v1,v2"`
 	ConnectionAge Duration    `yaml:"connection_age" doc:"Connections older than this take no new request, so that they follow the origins' load balancers and DNS; 0s: any age." default:"10m" min:"0s" max:"24h"`
@@ -332,7 +333,8 @@ type Route struct {
 	Mirror    *Mirror       `yaml:"mirror" doc:"Send copies of some requests to another service as well; its answers are thrown away, and it can neither slow nor fail a request."`
 	Allow     []Prefix      `yaml:"allow" doc:"Client addresses that may come (CIDR or single address); others get a 403. Absent: all."`
 	Deny      []Prefix      `yaml:"deny" doc:"Client addresses that may not come, also among those that allow names."`
-	RateLimit *RateLimit    `yaml:"rate_limit" doc:"Requests that a client, key or the whole route may make on each node; more get a 429."`
+	RateLimit *RateLimit    `yaml:"rate_limit" doc:"Requests that a client, key or the whole route may make; more get a 429. Counts outlive reloads."`
+	Auth      *Auth         `yaml:"auth" doc:"Tokens that clients must show, or another server that is asked about them."`
 	BasicAuth *BasicAuth    `yaml:"basic_auth" doc:"Users that may come (RFC 7617); others get a 401. The origin sees no Authorization."`
 	CORS      *CORS         `yaml:"cors" doc:"Cross-origin requests that browsers may make; preflights are answered here, and the origins' own CORS headers are replaced."`
 	Redirect  *Redirect     `yaml:"redirect" doc:"Send the client elsewhere."`
@@ -353,6 +355,7 @@ type Mirror struct {
 
 // RateLimit is a token bucket for each key (GCRA).
 type RateLimit struct {
+	Scope string `yaml:"scope" doc:"local: each node counts for itself; fleet: the nodes share what a key may, each by the part of the demand that it has, told once a second. A fleet holds the rate to 5% while the demand is steady; while it moves, for up to 3 seconds, each node may go on with what it had." default:"local" enum:"local,fleet"`
 	By    string `yaml:"by" doc:"What has a bucket of its own: client (an IPv6 client by its /64), header:NAME, cookie:NAME, or route (one for all). Requests without the header or cookie share one." default:"client"`
 	Rate  Rate   `yaml:"rate" doc:"Requests in the long run." required:"true"`
 	Burst int    `yaml:"burst" doc:"Requests at once, after a silence." default:"1" min:"1" max:"1000000"`

@@ -43,3 +43,31 @@ type Fault struct {
 	Reset    bool     `yaml:"reset" doc:"The connection breaks in place of an answer." default:"false"`
 	SlowBody Size     `yaml:"slow_body" doc:"Bytes of a response's body a second; 0: as they come." default:"0" min:"0" max:"1GiB"`
 }
+
+// Auth tells who may come, by asking more than a password.
+type Auth struct {
+	JWT     *JWT         `yaml:"jwt" doc:"Bearer tokens (RFC 6750) that are JSON Web Tokens of an issuer. The origin gets the token too."`
+	Forward *ForwardAuth `yaml:"forward" doc:"Another server that is asked about each request."`
+}
+
+// JWT checks bearer tokens (RFC 7519, RFC 8725). Only signatures by public keys are taken: RS, PS, ES and EdDSA.
+type JWT struct {
+	Issuer   string            `yaml:"issuer" doc:"The claim iss." required:"true"`
+	JWKS     string            `yaml:"jwks" doc:"URL of the issuer's keys (RFC 7517): https, or http on loopback." required:"true"`
+	Audience StringList        `yaml:"audience" doc:"The claim aud must name one of these." required:"true"`
+	Leeway   Duration          `yaml:"leeway" doc:"How much clocks may differ." default:"30s" min:"0s" max:"5m"`
+	Refresh  Duration          `yaml:"refresh" doc:"When the keys are fetched again; a shorter max-age of theirs is heeded, down to a minute. A token that names a key which is not there has them fetched too, at most every 10 seconds." default:"15m" min:"1m" max:"24h"`
+	Stale    Duration          `yaml:"stale" doc:"For how much longer the keys serve when they can't be fetched; then requests get a 503." default:"24h" min:"0s" max:"30d"`
+	Require  map[string]string `yaml:"require" doc:"Claims that must have this value, or hold it as an element of a list or as a word, as scope does; others get a 403."`
+	Headers  map[string]string `yaml:"headers" doc:"Header fields that tell the origin a claim's value, in place of the client's own; they count for the cache's key."`
+}
+
+// ForwardAuth asks another server about each request, by a GET without the body.
+type ForwardAuth struct {
+	URL             string   `yaml:"url" doc:"Where to ask. A 2xx lets the request through; any other answer below 500 goes to the client. X-Forwarded-Method, -Proto, -Host, -Uri and -For tell of the request." required:"true"`
+	Timeout         Duration `yaml:"timeout" doc:"Time an answer may take." default:"1s" min:"10ms" max:"1m"`
+	OnError         string   `yaml:"on_error" doc:"When there is no answer in time, or a 5xx: deny (503) or allow." default:"deny" enum:"deny,allow"`
+	Concurrent      int      `yaml:"concurrent" doc:"Questions at once; beyond them it is as if there were no answer." default:"1000" min:"1" max:"100000"`
+	RequestHeaders  []string `yaml:"request_headers" doc:"The request's header fields that go along." default:"[Authorization, Cookie]"`
+	ResponseHeaders []string `yaml:"response_headers" doc:"Header fields of a 2xx answer that the origin gets, in place of the client's own; they count for the cache's key."`
+}

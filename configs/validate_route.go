@@ -17,6 +17,10 @@ func (v *validator) shaping(path string, r *Route) {
 	}
 	v.rateLimit(path+".rate_limit", r.RateLimit)
 	v.basicAuth(path+".basic_auth", r.BasicAuth)
+	v.auth(path+".auth", r.Auth)
+	if r.BasicAuth != nil && r.Auth != nil && r.Auth.JWT != nil {
+		v.fault(path+".auth.jwt", "can't go with basic_auth: both read the field Authorization")
+	}
 	v.cors(path+".cors", r.CORS)
 	v.redirect(path+".redirect", r.Redirect)
 	if r.Respond != nil && len(r.Respond.Body) > maxRespond {
@@ -149,21 +153,23 @@ func (v *validator) rewrite(path string, r *Rewrite) {
 var framing = []string{"Connection", "Content-Length", "Host", "Keep-Alive", "Te", "Trailer", "Transfer-Encoding", "Upgrade"}
 
 func (v *validator) headerOps(path string, ops HeaderOps) {
-	check := func(at, name string) {
-		if !tokenPattern.MatchString(name) {
-			v.fault(at, "%s is not the name of a header field", v.show(at, name))
-		} else if slices.ContainsFunc(framing, func(f string) bool { return strings.EqualFold(f, name) }) {
-			v.fault(at, "%s belongs to the connection and not to the message; for the host see rewrite.host", name)
-		}
-	}
 	for _, name := range slices.Sorted(maps.Keys(ops.Set)) {
-		check(join(path+".set", name), name)
+		v.settable(join(path+".set", name), name)
 		if !fieldValue(ops.Set[name]) {
 			v.fault(join(path+".set", name), "holds a control character")
 		}
 	}
 	for i, name := range ops.Remove {
-		check(index(path+".remove", i), name)
+		v.settable(index(path+".remove", i), name)
+	}
+}
+
+// settable checks the name of a header field that a route sets or removes.
+func (v *validator) settable(at, name string) {
+	if !tokenPattern.MatchString(name) {
+		v.fault(at, "%s is not the name of a header field", v.show(at, name))
+	} else if slices.ContainsFunc(framing, func(f string) bool { return strings.EqualFold(f, name) }) {
+		v.fault(at, "%s belongs to the connection and not to the message; for the host see rewrite.host", name)
 	}
 }
 

@@ -1,6 +1,10 @@
 package configs
 
-import "strings"
+import (
+	"net/netip"
+	"net/url"
+	"strings"
+)
 
 // flags checks the flags, whose names stand in commands and paths.
 func (v *validator) flags() {
@@ -99,4 +103,51 @@ func (f Fault) Wrong() string {
 		return "can only do one of abort, reset and slow_body"
 	}
 	return ""
+}
+
+func (v *validator) auth(path string, a *Auth) {
+	if a == nil {
+		return
+	}
+	if j := a.JWT; j != nil {
+		at := path + ".jwt"
+		if u, err := url.Parse(j.JWKS); j.JWKS != "" && (err != nil || u.Host == "" || u.User != nil || u.Scheme != "https" && (u.Scheme != "http" || !loopbackHost(u.Hostname()))) {
+			v.fault(at+".jwks", "%s is not an https URL, nor http on loopback: whoever can change the keys on their way can sign tokens", v.show(at+".jwks", j.JWKS))
+		}
+		for claim := range j.Require {
+			v.claim(join(at+".require", claim), claim)
+		}
+		for name, claim := range j.Headers {
+			v.settable(join(at+".headers", name), name)
+			v.claim(join(at+".headers", name), claim)
+		}
+		if j.Issuer != "" && !fieldValue(j.Issuer) {
+			v.fault(at+".issuer", "holds a control character")
+		}
+	}
+	if f := a.Forward; f != nil {
+		at := path + ".forward"
+		if u, err := url.Parse(f.URL); f.URL != "" && (err != nil || u.Host == "" || u.User != nil || u.Fragment != "" || u.Scheme != "https" && u.Scheme != "http") {
+			v.fault(at+".url", "%s is not an http or https URL", v.show(at+".url", f.URL))
+		}
+		for i, name := range f.RequestHeaders {
+			if !tokenPattern.MatchString(name) {
+				v.fault(index(at+".request_headers", i), "%s is not the name of a header field", v.show(index(at+".request_headers", i), name))
+			}
+		}
+		for i, name := range f.ResponseHeaders {
+			v.settable(index(at+".response_headers", i), name)
+		}
+	}
+}
+
+func loopbackHost(host string) bool {
+	a, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && a.IsLoopback()
+}
+
+func (v *validator) claim(path, name string) {
+	if name == "" || len(name) > 256 || !fieldValue(name) {
+		v.fault(path, "%q is not the name of a claim", name)
+	}
 }

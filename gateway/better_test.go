@@ -7,6 +7,7 @@ import (
 
 	"landfall/configs"
 	"landfall/routing"
+	"landfall/routing/rtt"
 )
 
 // farNode is a node of region us of the steered fleet, all of it up, that has measured a client 150 ms away; eu told of 20.
@@ -21,9 +22,9 @@ func farNode(t *testing.T, region string) (*Node, view) {
 		other := &Node{id: identity{region: name}}
 		other.openRTT(v.config)
 		own := other.rtts.Load()
-		own.Observe(client, map[string]time.Duration{"ap": 250, "eu": 20, "us": 150}[name]*time.Millisecond, v.now)
+		own.Observe(client, rtt.Network{}, map[string]time.Duration{"ap": 250, "eu": 20, "us": 150}[name]*time.Millisecond, v.now)
 		if msg := own.Deltas(); name == region {
-			n.rtts.Load().Observe(client, map[string]time.Duration{"ap": 250, "eu": 20, "us": 150}[name]*time.Millisecond, v.now)
+			n.rtts.Load().Observe(client, rtt.Network{}, map[string]time.Duration{"ap": 250, "eu": 20, "us": 150}[name]*time.Millisecond, v.now)
 		} else if err := n.rtts.Load().Merge(i, msg, v.now); err != nil {
 			t.Fatal(err)
 		}

@@ -3,6 +3,7 @@ package gateway
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"net/netip"
@@ -12,6 +13,7 @@ import (
 	"landfall/configs"
 	"landfall/gateway/upstream"
 	"landfall/routing"
+	"landfall/routing/geo"
 	"landfall/routing/mesh"
 	"landfall/routing/rtt"
 )
@@ -44,6 +46,28 @@ func (n *Node) openRTT(c *configs.Config) {
 	}
 }
 
+// openASN reads the map of autonomous systems.
+func (n *Node) openASN(c *configs.Config) (err error) {
+	if c.DNS.ASN == "" {
+		return nil
+	}
+	if n.asn, err = geo.OpenASN(c.DNS.ASN); err != nil {
+		return fmt.Errorf("open dns.asn: %w", err)
+	}
+	n.closers = append(n.closers, func() { _ = n.asn.Close() })
+	return nil
+}
+
+// network is the autonomous system of a client's prefix, where there is a map of them.
+func (n *Node) network(client netip.Addr) rtt.Network {
+	if n.asn == nil || !client.IsValid() {
+		return rtt.Network{}
+	}
+	prefix := routing.ClientPrefix(client).Addr()
+	place, _ := n.geo.Lookup(prefix)
+	return rtt.Network{AS: n.asn.ASN(prefix), Country: routing.CountryOf(place.Country)}
+}
+
 // observeRTT takes the round trip of a client's connection. That of a trusted proxy tells nothing of the clients behind.
 func (n *Node) observeRTT(client netip.Addr, d time.Duration) {
 	t := n.rtts.Load()
@@ -56,14 +80,14 @@ func (n *Node) observeRTT(client netip.Addr, d time.Duration) {
 		}
 	}
 	n.metrics.node.clientRTT.WithLabelValues(n.id.region).Observe(d.Seconds())
-	t.Observe(client, d, n.o.Now())
+	t.Observe(client, n.network(client), d, n.o.Now())
 }
 
 // toldRTT takes a client's round trip from a trusted proxy.
 func (n *Node) toldRTT(client netip.Addr, d time.Duration) {
 	if t := n.rtts.Load(); t != nil {
 		n.metrics.node.clientRTT.WithLabelValues(n.id.region).Observe(d.Seconds())
-		t.Observe(client, d, n.o.Now())
+		t.Observe(client, n.network(client), d, n.o.Now())
 	}
 }
 
@@ -76,7 +100,7 @@ func (n *Node) rttOf(dst []routing.RTT, s *routing.Snapshot, client netip.Addr) 
 	if len(dst) < len(s.Regions) {
 		dst = make([]routing.RTT, len(s.Regions))
 	}
-	return t.Lookup(dst[:len(s.Regions)], client, n.o.Now())
+	return t.Lookup(dst[:len(s.Regions)], client, n.network(client), n.o.Now())
 }
 
 // explores tells whether a client is among those that go to the runner-up now.

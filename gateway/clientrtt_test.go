@@ -13,6 +13,7 @@ import (
 	mdns "github.com/miekg/dns"
 
 	"landfall/gateway/admin"
+	"landfall/routing/rtt"
 )
 
 const zoneFleet = `
@@ -42,7 +43,7 @@ func TestMeasuredRoundTripsAreExplained(t *testing.T) {
 	p.n.observeRTT(client, 40*time.Millisecond)
 	table := p.n.rtts.Load()
 	elsewhere := rttTableOf(t, p, "far")
-	elsewhere.Observe(client, 12*time.Millisecond, p.n.o.Now())
+	elsewhere.Observe(client, rtt.Network{}, 12*time.Millisecond, p.n.o.Now())
 	rec := httptest.NewRecorder()
 	req := httptest.NewRequest("POST", rttPath+"far", bytes.NewReader(elsewhere.Deltas()))
 	req.SetPathValue("region", "far")

@@ -7,6 +7,8 @@ type controlMetrics struct {
 	flags, canaries *prometheus.GaugeVec
 	rollbacks       *prometheus.CounterVec
 	faults          prometheus.Gauge
+	sharedKeys      prometheus.Gauge
+	limitMessages   *prometheus.CounterVec
 }
 
 func newControlMetrics(reg prometheus.Registerer) *controlMetrics {
@@ -20,6 +22,11 @@ func newControlMetrics(reg prometheus.Registerer) *controlMetrics {
 	}
 	m.faults = prometheus.NewGauge(prometheus.GaugeOpts{Name: "landfall_faults_active",
 		Help: "Faults that are made on purpose now."})
+	m.sharedKeys = prometheus.NewGauge(prometheus.GaugeOpts{Name: "landfall_rate_limit_shared_keys",
+		Help: "Keys of fleet-wide rate limits that come to other nodes too."})
+	m.limitMessages = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "landfall_rate_limit_messages_total",
+		Help: "Messages about the demand on fleet-wide rate limits: sent, failed (to be sent), heard, refused (as not understood)."}, []string{"result"})
+	reg.MustRegister(m.sharedKeys, m.limitMessages)
 	reg.MustRegister(m.faults, m.flags, m.canaries, m.rollbacks)
 	return m
 }

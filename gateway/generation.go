@@ -235,6 +235,9 @@ func (n *Node) reloadFiles(c *configs.Config) (commit func(), err error) {
 			return nil, err
 		}
 	}
+	if err := n.asn.Reload(); err != nil {
+		return nil, fmt.Errorf("read dns.asn again: %w", err)
+	}
 	if n.geo != nil {
 		if err := n.geo.Reload(); err != nil {
 			return nil, fmt.Errorf("read dns.geoip again: %w", err)

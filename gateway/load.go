@@ -11,15 +11,71 @@ import (
 	"landfall/routing"
 )
 
-// loadReport is this node's load as it is told to the others: to three digits, so that a report does not change with every
-// request.
-func (n *Node) loadReport() float64 {
-	v := n.requests.value()
+// threeDigits rounds a load, so that what is told of it is short.
+func threeDigits(v float64) float64 {
 	if v < 0.5 {
 		return 0
 	}
 	step := math.Pow(10, math.Floor(math.Log10(v))-2)
 	return math.Round(v/step) * step
+}
+
+// steady holds the figures of this node's report still while they move little: each change of a report goes to every
+// node of the fleet and makes all of their heartbeats longer, and under traffic such figures never stand still.
+type steady struct {
+	load   float64
+	strain map[string]strainReport
+	at     time.Time // of the last change
+}
+
+// A figure is told anew when it has moved by steadyShare of what was told, all such together once in steadyEvery; at once
+// when it has moved by jumpShare. Figures near zero are noise: they have to move by a floor of their own, and for a jump by
+// jumpFloors of it.
+const (
+	steadyEvery = time.Second
+	steadyShare = 0.05
+	jumpShare   = 0.25
+	jumpFloors  = 10
+
+	loadFloor    = 1   // requests a second
+	waitingFloor = 1   // requests
+	stretchFloor = 0.1 // of the baseline
+)
+
+// hold puts what is told of a report's figures in the place of what they are.
+func (s *steady) hold(r *report, now time.Time) {
+	paced, moved := now.Sub(s.at) >= steadyEvery, false
+	follow := func(told, v, floor float64) float64 {
+		d := math.Abs(v - told)
+		if !(d > max(told*jumpShare, floor*jumpFloors) || paced && (d > max(told*steadyShare, floor) || v == 0 && d > 0)) {
+			return told
+		}
+		moved = true
+		return v
+	}
+	s.load = follow(s.load, r.Load, loadFloor)
+	r.Load = s.load
+	var strain map[string]strainReport
+	services := maps.Clone(s.strain) // those that the report no longer has go down to nothing
+	if services == nil {
+		services = map[string]strainReport{}
+	}
+	maps.Copy(services, r.Strain)
+	for name := range services {
+		was, is := s.strain[name], r.Strain[name]
+		next := strainReport{follow(was.Waiting, is.Waiting, waitingFloor), follow(was.Stretch, is.Stretch, stretchFloor)}
+		if next == (strainReport{}) {
+			continue
+		}
+		if strain == nil {
+			strain = map[string]strainReport{}
+		}
+		strain[name] = next
+	}
+	s.strain, r.Strain = strain, strain
+	if moved {
+		s.at = now
+	}
 }
 
 // loadOf is what the nodes of a region report together.

@@ -47,6 +47,7 @@ type Node struct {
 	metrics  metricSets
 	events   *admin.EventLog
 	geo      *geo.DB // nil without a database
+	asn      *geo.DB // of autonomous systems; nil without one
 	cache    *cache.Cache
 	certs    *certs.Store            // nil without HTTPS
 	creds    *certs.PeerCreds        // nil without a mesh
@@ -93,6 +94,7 @@ type Node struct {
 	judging    *judging              // guarded by building
 	peerMillis map[string]float64    // under building: round trips to the other regions
 	heard      map[string]heardDoors // under building: by member
+	steady     steady                // under building
 
 	// Owned by watch.
 	published   string // the report that the fleet has
@@ -162,7 +164,7 @@ func New(o Options) (_ *Node, err error) {
 			n.close()
 		}
 	}()
-	for _, step := range []func(*configs.Config) error{n.openData, n.openCache, n.openCerts, n.openMesh, n.openPurges, n.openFeeds, n.openGeneration, n.openServer, n.openDNS} {
+	for _, step := range []func(*configs.Config) error{n.openData, n.openASN, n.openCache, n.openCerts, n.openMesh, n.openPurges, n.openFeeds, n.openGeneration, n.openServer, n.openDNS} {
 		if err := step(c); err != nil {
 			return nil, err
 		}

@@ -154,6 +154,7 @@ func reloadable(now, next *configs.Config) error {
 	changed("tls.acme", (now.TLS.ACME == nil) == (next.TLS.ACME == nil) && (now.TLS.ACME == nil || *now.TLS.ACME == *next.TLS.ACME))
 	changed("services.*.hosts, with tls.acme,", next.TLS.ACME == nil || sameStrings(allHosts(now), allHosts(next)))
 	changed("dns.geoip (the path)", now.DNS.GeoIP == next.DNS.GeoIP)
+	changed("dns.asn (the path)", now.DNS.ASN == next.DNS.ASN)
 	changed("observe.log_format", now.Observe.LogFormat == next.Observe.LogFormat)
 	return errors.Join(errs...)
 }

@@ -35,6 +35,7 @@ func (n *Node) Run(ctx context.Context, stop <-chan struct{}) error {
 	g.Go(func() error { return n.judgeCanaries(ctx) })
 	if n.mesh != nil {
 		g.Go(func() error { return n.shareRTT(ctx) })
+		g.Go(func() error { return n.shareLimits(ctx) })
 		g.Go(func() error { return n.mesh.Run(ctx) })
 		g.Go(func() error { return n.observers.run(ctx) })
 		g.Go(func() error { return n.runKeys(ctx) })
@@ -245,7 +246,7 @@ func (n *Node) rebuild() {
 func (n *Node) member(m mesh.Member, now time.Time) member {
 	if m.Self {
 		m.State = n.state.Load().(mesh.NodeState)
-		return member{Member: m, report: n.ownReport(), fresh: true}
+		return member{Member: m, report: n.ownReport(now), fresh: true}
 	}
 	out := member{Member: m}
 	if m.Report != nil && now.Sub(m.ReportAt) <= reportMaxAge && json.Unmarshal(m.Report, &out.report) == nil {
@@ -255,8 +256,8 @@ func (n *Node) member(m mesh.Member, now time.Time) member {
 }
 
 // ownReport is how this node sees its region's pools.
-func (n *Node) ownReport() report {
-	r := report{Pools: map[string]string{}, Origins: map[string]map[string]string{}, Load: n.loadReport(), Spill: n.spills.published(), Strain: n.strains.told(), Push: n.pushTargets(), PushTrouble: n.pushTrouble()}
+func (n *Node) ownReport(now time.Time) report {
+	r := report{Pools: map[string]string{}, Origins: map[string]map[string]string{}, Load: threeDigits(n.requests.value()), Spill: n.spills.published(), Strain: n.strains.told(), Push: n.pushTargets(), PushTrouble: n.pushTrouble()}
 	if n.keys != nil {
 		r.Keys, r.KeysKept = n.keys.prints(), n.keys.path != ""
 	}
@@ -273,6 +274,7 @@ func (n *Node) ownReport() report {
 	if origins > maxReportOrigins {
 		r.Origins = nil
 	}
+	n.steady.hold(&r, now)
 	return r
 }
 
@@ -413,7 +415,7 @@ func (n *Node) serveClient(w http.ResponseWriter, r *http.Request) {
 
 func connOf(r *http.Request) proxy.Conn {
 	info, _ := server.Info(r.Context())
-	return proxy.Conn{Remote: info.RemoteAddr.Addr(), TLS: info.TLS, Peer: info.PeerName, RequestID: info.ID}
+	return proxy.Conn{Remote: info.RemoteAddr.Addr(), TLS: info.TLS, Peer: info.PeerName, RequestID: info.ID, BeforeCut: info.BeforeCut}
 }
 
 // peerHandler takes what other nodes send: forwarded requests, and the fleet's own messages. A forwarded request always
@@ -424,6 +426,7 @@ func (n *Node) peerHandler() http.Handler {
 	own.HandleFunc("POST "+purgePath, n.servePurge)
 	own.HandleFunc("POST "+keyPath, n.serveKey)
 	own.HandleFunc("POST "+rttPath+"{region}", n.takeRTT)
+	own.HandleFunc("POST "+limitsPath, n.takeLimits)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if proxy.IsForwarded(r) {
 			n.generation.Load().proxy.Serve(w, r, connOf(r))

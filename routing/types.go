@@ -135,13 +135,14 @@ const (
 	NoDistance   Source = iota // the client's or the region's place is not known
 	PeerRTT                    // the round trip from the region where the question arrived
 	Geography                  // from the places of both
+	MeasuredAS                 // handshakes of the client's autonomous system in its country
 	MeasuredWide               // handshakes of a wider network around the client
 	Measured                   // handshakes of the client's own prefix
 )
 
 // String is the source's name.
 func (s Source) String() string {
-	return [...]string{"none", "peer_rtt", "geography", "measured_wide", "measured", "none", "none", "none"}[s&7]
+	return [...]string{"none", "peer_rtt", "geography", "measured_as", "measured_wide", "measured", "none", "none"}[s&7]
 }
 
 // Reason is why a region stands where it stands: a closed list.

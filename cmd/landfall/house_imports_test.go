@@ -32,12 +32,17 @@ var floors = map[string]int{
 	"landfall/routing/mesh":     2,
 	"landfall/routing/rtt":      2,
 
-	"landfall/gateway/admin":  3,
-	"landfall/gateway/proxy":  3,
-	"landfall/gateway/server": 3,
+	"landfall/gateway/jwtauth":   2,
+	"landfall/gateway/ratelimit": 2,
+
+	"landfall/gateway/admin":           3,
+	"landfall/gateway/proxy":           3,
+	"landfall/gateway/server":          3,
+	"landfall/gateway/server/xconnect": 0,
 
 	"landfall/gateway": 4,
 
+	"landfall/deploy/storm":      5,
 	"landfall/deploy/lab":        5,
 	"landfall/routing/dns/bench": 5,
 	"landfall/deploy/simulate":   5,
@@ -48,6 +53,7 @@ var floors = map[string]int{
 // outside is what the packages that look at nodes from outside may import of the house: they know a node by its command
 // line, its config file, its admin API and what it serves, never by its parts.
 var outside = map[string][]string{
+	"landfall/deploy/storm": {},
 	"landfall/deploy/lab":   {"landfall/gateway/admin", "landfall/gateway/certs", "landfall/gateway/upstream"},
 	"landfall/deploy/drill": {"landfall/cache/history", "landfall/deploy/lab", "landfall/gateway/admin"},
 }

@@ -12,6 +12,7 @@ import (
 
 	"landfall/deploy/drill"
 	"landfall/deploy/lab"
+	"landfall/deploy/storm"
 )
 
 // labFlags are how a lab is to be.
@@ -112,7 +113,7 @@ func drillCommand() *cobra.Command {
 	c.Flags().Float64Var(&o.Rate, "rate", 25, "requests a second from each place")
 	c.Flags().DurationVar(&o.For, "for", 0, "how long the purge drill lasts (default 20s)")
 	output.add(c)
-	c.AddCommand(drillListCommand())
+	c.AddCommand(drillListCommand(), drillStormCommand())
 	return c
 }
 
@@ -124,7 +125,7 @@ func drillListCommand() *cobra.Command {
 			if err := out.check(); err != nil {
 				return err
 			}
-			drills := drill.Drills()
+			drills := append(drill.Drills(), drill.Drill{Name: storm.Name, Promise: storm.Promise})
 			return out.show(cmd.OutOrStdout(), drills, func(w io.Writer) error {
 				var rows [][]string
 				for _, d := range drills {

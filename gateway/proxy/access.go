@@ -12,18 +12,23 @@ import (
 	"golang.org/x/crypto/bcrypt"
 
 	"landfall/configs"
+	"landfall/gateway/ratelimit"
 	"landfall/gateway/upstream"
 )
 
 // gatekeeper is the access phase of one route: who may come, and how often. Immutable but for what it counts.
 type gatekeeper struct {
 	route *configs.Route
-	limit *rateLimit
+	limit *ratelimit.Limit
 	users *userList
+
+	jwt      *jwtGate
+	forward  *forwardGate
+	identity []string // header fields that only the gateway may write
 }
 
-func newGatekeeper(r *configs.Route) *gatekeeper {
-	return &gatekeeper{route: r, limit: newRateLimit(r.RateLimit), users: newUserList(r.BasicAuth)}
+func (l *Lasting) gatekeeper(service string, r *configs.Route, p *Proxy) *gatekeeper {
+	return &gatekeeper{route: r, limit: l.limit(service, r), jwt: l.jwtGate(r, p), forward: l.forwardGate(r), identity: identityHeaders(r), users: newUserList(r.BasicAuth)}
 }
 
 // access is the phase between route and cache. A forwarded request has passed it on the first node.
@@ -36,7 +41,7 @@ func (x *exchange) access() *refusal {
 		return no
 	}
 	if g.limit != nil {
-		if ok, wait := g.limit.take(x.limitKey(g.route.RateLimit.By), x.p.o.Now()); !ok {
+		if ok, wait := g.limit.Take(x.limitKey(g.route.RateLimit.By), x.p.o.Now()); !ok {
 			no := refused(rateLimited, "too many requests; try again later")
 			no.retryAfter = wait
 			return no
@@ -57,6 +62,9 @@ func (x *exchange) access() *refusal {
 			return no
 		}
 		x.in.Header.Del("Authorization")
+	}
+	if g.route.Auth != nil {
+		return x.authorised()
 	}
 	return nil
 }

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"golang.org/x/crypto/bcrypt"
-	"pgregory.net/rapid"
 
 	"landfall/configs"
 )
@@ -139,47 +138,6 @@ func TestRateLimit(t *testing.T) {
 	}
 }
 
-// TestRateLimitBound: whatever the pattern of requests, no span of time sees more than its share and the burst; and whoever
-// keeps within the rate is never refused.
-func TestRateLimitBound(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		rate, burst := rapid.IntRange(1, 100).Draw(t, "rate"), rapid.IntRange(1, 50).Draw(t, "burst")
-		l := newRateLimit(&configs.RateLimit{By: "client", Rate: configs.Rate(rate), Burst: burst})
-		now, taken := time.Unix(1_800_000_000, 0), []time.Time{}
-		for _, step := range rapid.SliceOfN(rapid.IntRange(0, 200), 1, 300).Draw(t, "steps") {
-			now = now.Add(time.Duration(step) * time.Millisecond)
-			ok, wait := l.take(7, now)
-			if ok {
-				taken = append(taken, now)
-			} else if again, _ := l.take(7, now.Add(wait)); !again && step >= 0 {
-				t.Fatal("refused after the wait that was named")
-			} else {
-				now = now.Add(wait)
-				taken = append(taken, now)
-			}
-		}
-		for i := range taken {
-			for j := i; j < len(taken); j++ {
-				span := taken[j].Sub(taken[i])
-				if most := float64(burst) + span.Seconds()*float64(rate) + 1e-6; float64(j-i+1) > most+1e-3 {
-					t.Fatalf("%d requests in %s at %d/s with a burst of %d", j-i+1, span, rate, burst)
-				}
-			}
-		}
-	})
-}
-
-// TestRateLimitIsBounded: a flood of keys costs no memory and locks nobody out.
-func TestRateLimitIsBounded(t *testing.T) {
-	l := newRateLimit(&configs.RateLimit{By: "header:X", Rate: 1, Burst: 1})
-	now := time.Unix(1_800_000_000, 0)
-	for key := range uint64(1_000_000) {
-		if ok, _ := l.take(key+1, now); !ok {
-			t.Fatal("a key that was never seen is refused")
-		}
-	}
-}
-
 func TestSetQuery(t *testing.T) {
 	for raw, want := range map[string]string{
 		"": "a=1", "b=2": "b=2&a=1", "a=0&b=2&a=3": "b=2&a=1", "%61=0": "a=1", "x;y&b=%zz": "x;y&b=%zz&a=1", "gone=1": "a=1", "&&": "a=1",
@@ -190,20 +148,10 @@ func TestSetQuery(t *testing.T) {
 	}
 }
 
-func BenchmarkRateLimit(b *testing.B) {
-	l := newRateLimit(&configs.RateLimit{By: "client", Rate: 1e9, Burst: 1000})
-	key := uint64(0)
-	b.ReportAllocs()
-	for b.Loop() {
-		key += 0x9e3779b97f4a7c15
-		l.take(key, time.Now())
-	}
-}
-
 // BenchmarkAccess is the whole phase for a route that asks for nothing.
 func BenchmarkAccess(b *testing.B) {
 	x := &exchange{p: &Proxy{o: Options{Now: time.Now}}, in: httptest.NewRequest("GET", "/", nil)}
-	x.match.gate = newGatekeeper(&configs.Route{})
+	x.match.gate = NewLasting().gatekeeper("web", &configs.Route{}, nil)
 	b.ReportAllocs()
 	for b.Loop() {
 		if x.access() != nil {

@@ -125,6 +125,8 @@ func (p *Proxy) InForce() {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.keepLimits(p.o.Config, p.o.Now())
+	l.keepKeys(p.o.Config)
 	for key := range l.trials {
 		if !used[key] {
 			delete(l.trials, key)

@@ -28,6 +28,7 @@ type headResult struct {
 	country string     // ISO 3166-1 alpha-2, when known
 	id      string     // request id
 	upgrade string     // the protocol asked for with Upgrade; empty: none
+	stream  bool       // it was asked for by an extended CONNECT (RFC 8441): the stream takes the place of a connection
 	loops   []string   // CDN-Loop as received
 	hop     int        // nodes of this fleet that forwarded it before: 0 from a client
 	service string     // on a forwarded request: the service that the first node matched
@@ -54,6 +55,9 @@ const (
 	// forwards for want of a pool never goes to itself, so no loop is shorter.
 	maxHops = 4
 )
+
+// headerProtocol is where net/http puts the :protocol of an extended CONNECT.
+const headerProtocol = ":protocol"
 
 // The headers of the hop between two nodes. Every Landfall- header that a client sends is removed.
 const (
@@ -107,7 +111,10 @@ func (p *Proxy) head(r *http.Request, conn Conn) (headResult, *refusal) {
 			h.id = id
 		}
 	}
-	h.upgrade = upgradeOf(r)
+	if h.upgrade = upgradeOf(r); r.Method == http.MethodConnect {
+		// From here on it is what it is over HTTP/1.1 (RFC 8441 section 5): a GET.
+		h.method, h.upgrade, h.stream = http.MethodGet, strings.Join(r.Header[headerProtocol], ","), true
+	}
 	if h.method == http.MethodOptions && r.Header.Get("Origin") != "" {
 		h.asks = r.Header.Get("Access-Control-Request-Method")
 	}

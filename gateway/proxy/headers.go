@@ -39,6 +39,7 @@ func stripHopByHop(h http.Header) {
 // what the origin gets.
 func (x *exchange) clean(h http.Header) {
 	stripHopByHop(h)
+	delete(h, headerProtocol)
 	stripInternal(h)
 	stripLookalikes(h)
 	if !x.p.isTrusted(x.conn.Remote.Unmap()) {
@@ -146,25 +147,37 @@ func setEscapedPath(u *url.URL, escaped string) {
 // trusted proxy, whose chain is continued (RFC 7239 and the X- headers that came before it).
 func (x *exchange) setForwarding(h http.Header) {
 	direct := x.conn.Remote.Unmap()
+	f := fields{h, make([]string, 0, 8)}
+	forwardedFor, forwarded := direct.String(), x.forwarded(direct)
 	if x.p.isTrusted(direct) {
-		h.Set("X-Forwarded-For", joinList(h["X-Forwarded-For"], direct.String()))
-		h.Set("Forwarded", joinList(h["Forwarded"], x.forwarded(direct)))
-	} else {
-		h.Set("X-Forwarded-For", direct.String())
-		h.Set("Forwarded", x.forwarded(direct))
+		forwardedFor, forwarded = joinList(h["X-Forwarded-For"], forwardedFor), joinList(h["Forwarded"], forwarded)
 	}
-	h.Set("X-Forwarded-Proto", x.head.scheme)
-	h.Set("X-Forwarded-Host", x.head.authority)
-	h.Set("X-Real-Ip", x.head.client.String())
-	h.Set("Cdn-Loop", joinList(x.head.loops, cdnID))
-	h.Set("Via", joinList(h["Via"], strconv.Itoa(x.in.ProtoMajor)+"."+strconv.Itoa(x.in.ProtoMinor)+" "+cdnID))
+	f.set("X-Forwarded-For", forwardedFor)
+	f.set("Forwarded", forwarded)
+	f.set("X-Forwarded-Proto", x.head.scheme)
+	f.set("X-Forwarded-Host", x.head.authority)
+	f.set("X-Real-Ip", x.head.client.String())
+	f.set("Cdn-Loop", joinList(x.head.loops, cdnID))
+	f.set("Via", joinList(h["Via"], strconv.Itoa(x.in.ProtoMajor)+"."+strconv.Itoa(x.in.ProtoMinor)+" "+cdnID))
 	if !validTraceparent(h.Get("Traceparent")) {
 		// The request id is 128 random bits in hex, as a trace id is; half of it serves as the parent id.
 		if id := x.conn.RequestID; len(id) == 32 {
-			h.Set("Traceparent", "00-"+id+"-"+id[16:]+"-00")
+			f.set("Traceparent", "00-"+id+"-"+id[16:]+"-00")
 		}
 		h.Del("Tracestate")
 	}
+}
+
+// fields sets header fields of one value whose names are canonical, without an allocation for each.
+type fields struct {
+	h    http.Header
+	room []string
+}
+
+func (f *fields) set(name, value string) {
+	f.room = append(f.room, value)
+	n := len(f.room)
+	f.h[name] = f.room[n-1 : n : n]
 }
 
 // forwarded is our element of Forwarded (RFC 7239 section 4).

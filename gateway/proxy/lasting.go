@@ -2,10 +2,13 @@ package proxy
 
 import (
 	"context"
+	"net/http"
 	"sync"
 	"sync/atomic"
 
 	"landfall/gateway/canary"
+	"landfall/gateway/jwtauth"
+	"landfall/gateway/ratelimit"
 )
 
 // Lasting is what requests leave behind that a reload must not forget, and the goroutines that they start: it lives as
@@ -20,11 +23,17 @@ type Lasting struct {
 
 	mu     sync.Mutex
 	trials map[trialKey]*canary.Trial
+	limits map[string]heldLimit
+	keys   map[keysName]*jwtauth.Keys
+	client *http.Client // for keys and forward auth
+
+	// Limits are those that are shared with other nodes.
+	Limits *ratelimit.Fleet
 }
 
 // NewLasting makes what the Proxies of a node share. Close ends it.
 func NewLasting() *Lasting {
-	l := &Lasting{copies: make(chan struct{}, maxCopies), trials: map[trialKey]*canary.Trial{}}
+	l := &Lasting{copies: make(chan struct{}, maxCopies), trials: map[trialKey]*canary.Trial{}, limits: map[string]heldLimit{}, keys: map[keysName]*jwtauth.Keys{}, client: newAuthClient(), Limits: ratelimit.NewFleet()}
 	l.controls.Store(new(Controls))
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	return l
@@ -33,5 +42,9 @@ func NewLasting() *Lasting {
 // Close ends what runs and waits for it. No Proxy may serve any more.
 func (l *Lasting) Close() {
 	l.cancel()
+	for _, keys := range l.keys {
+		keys.Close()
+	}
 	l.running.Wait()
+	l.client.CloseIdleConnections()
 }

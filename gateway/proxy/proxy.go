@@ -26,7 +26,9 @@ type Conn struct {
 	TLS       bool
 	Peer      string // on the peer listener: the verified name of the node that forwards; empty elsewhere
 	RequestID string // 32 hex digits
-	Sample    bool   // tell Options.Seen of the client
+	// BeforeCut has f called when the node stops and is about to cut what is left, until cancel is called. Optional.
+	BeforeCut func(f func()) (cancel func())
+	Sample    bool // tell Options.Seen of the client
 }
 
 // Locator finds where a client is. A nil *geo.DB is one that finds nothing.
@@ -84,14 +86,15 @@ type Proxy struct {
 
 // New builds the chain for one configuration.
 func New(o Options) (*Proxy, error) {
-	hosts, err := newHostTable(o.Config, o.Lasting, o.Metrics)
+	p := &Proxy{o: o}
+	hosts, err := newHostTable(o.Config, p)
 	if err != nil {
 		return nil, err
 	}
 	for name, s := range hosts.named {
 		s.homes = o.Homes[name]
 	}
-	p := &Proxy{o: o, hosts: hosts}
+	p.hosts = hosts
 	for _, t := range o.Config.Listen.TrustedProxies {
 		p.trusted = append(p.trusted, t.Prefix)
 	}

@@ -38,6 +38,7 @@ const (
 	homeUnknown      reason = "home_unknown"
 	behind           reason = "behind"
 	overloaded       reason = "overloaded"
+	authUnavailable  reason = "auth_unavailable"
 )
 
 // refusal is a "no" of a phase.
@@ -49,6 +50,8 @@ type refusal struct {
 
 	retryAfter time.Duration // for a 429
 	challenge  string        // WWW-Authenticate, for a 401
+
+	relay *relayed // another server's answer, in place of an error page
 
 	noPool bool // nothing reached an origin: another node may try
 }
@@ -85,10 +88,11 @@ var answers = map[reason]answer{
 	clientGone:       {499, "http_request_error"}, // nginx's number for the log; no client sees it
 	bodyTooLarge:     {http.StatusRequestEntityTooLarge, "http_request_denied"},
 
-	rateLimited:  {http.StatusTooManyRequests, "http_request_denied"},
-	unauthorised: {http.StatusUnauthorized, "http_request_denied"},
-	behind:       {http.StatusServiceUnavailable, "destination_unavailable"}, // only nodes see it
-	overloaded:   {http.StatusServiceUnavailable, "connection_limit_reached"},
+	rateLimited:     {http.StatusTooManyRequests, "http_request_denied"},
+	unauthorised:    {http.StatusUnauthorized, "http_request_denied"},
+	behind:          {http.StatusServiceUnavailable, "destination_unavailable"}, // only nodes see it
+	authUnavailable: {http.StatusServiceUnavailable, "destination_unavailable"},
+	overloaded:      {http.StatusServiceUnavailable, "connection_limit_reached"},
 
 	// The causes of gateway/upstream.
 	"all_ejected":  {http.StatusServiceUnavailable, "destination_unavailable"},
@@ -155,6 +159,10 @@ func textOf(r reason) string {
 func (x *exchange) refuse(no *refusal) {
 	x.refusal = no
 	if x.w.wrote {
+		return
+	}
+	if no.relay != nil && !strings.HasPrefix(x.in.Header.Get("Content-Type"), "application/grpc") {
+		x.relay(no.relay)
 		return
 	}
 	a := answers[no.reason]

@@ -56,6 +56,8 @@ type rig struct {
 	purged []string
 	purge  func(url string) (int, []string, error)
 	place  geo.Place
+
+	beforeCut func(func()) func()
 }
 
 // Lookup implements Locator.
@@ -133,7 +135,7 @@ func (g *rig) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		at = g.remote
 	}
 	g.mu.Unlock()
-	conn := Conn{Remote: at, TLS: r.TLS != nil, RequestID: testID}
+	conn := Conn{Remote: at, TLS: r.TLS != nil, RequestID: testID, BeforeCut: g.beforeCut}
 	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
 		conn.Peer = r.TLS.PeerCertificates[0].DNSNames[0]
 	}

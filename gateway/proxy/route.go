@@ -54,7 +54,8 @@ type hostTable struct {
 	named  map[string]*service
 }
 
-func newHostTable(c *configs.Config, l *Lasting, m *Metrics) (hostTable, error) {
+func newHostTable(c *configs.Config, p *Proxy) (hostTable, error) {
+	l := p.o.Lasting
 	t := hostTable{exact: map[string]*service{}, suffix: map[string]*service{}, named: map[string]*service{}}
 	for _, name := range ServiceNames(c) {
 		s := &service{name: name, config: c.Services[name]}
@@ -66,8 +67,8 @@ func newHostTable(c *configs.Config, l *Lasting, m *Metrics) (hostTable, error) 
 				return t, fmt.Errorf("service %s, route %s: %w", name, r.Match.Path, err)
 			}
 			s.plans = append(s.plans, plan{
-				route: r, policy: policy, meter: new(meter), gate: newGatekeeper(r), key: keyPolicy(r.Cache), negative: negativeTTLs(r.Cache),
-				canary: l.canaryPlan(name, r.Canary, m), variant: flagVariant(r.Match.Flag),
+				route: r, policy: policy, meter: new(meter), gate: l.gatekeeper(name, r, p), key: keyPolicy(r), negative: negativeTTLs(r.Cache),
+				canary: l.canaryPlan(name, r.Canary, p.o.Metrics), variant: flagVariant(r.Match.Flag),
 			})
 		}
 		for _, h := range s.config.Hosts {
@@ -197,11 +198,12 @@ func (p *Proxy) RouteOf(service, method, path string) (index int, ok bool) {
 	return 0, false
 }
 
-func keyPolicy(c *configs.RouteCache) *cache.KeyPolicy {
+func keyPolicy(r *configs.Route) *cache.KeyPolicy {
+	c := r.Cache
 	if c == nil {
-		return nil
+		return &cache.KeyPolicy{Headers: identityHeaders(r)}
 	}
-	k := &cache.KeyPolicy{Ignore: c.Key.Query.Ignore, Keep: c.Key.Query.Keep, Sort: c.Key.Query.Sort, Cookies: c.Key.Cookies}
+	k := &cache.KeyPolicy{Headers: identityHeaders(r), Ignore: c.Key.Query.Ignore, Keep: c.Key.Query.Keep, Sort: c.Key.Query.Sort, Cookies: c.Key.Cookies}
 	for _, name := range c.Key.Headers {
 		k.Headers = append(k.Headers, http.CanonicalHeaderKey(name))
 	}

@@ -30,7 +30,7 @@ func TestHostTable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	table, err := newHostTable(c, NewLasting(), NewMetrics(prometheus.NewRegistry()))
+	table, err := newHostTable(c, &Proxy{o: Options{Lasting: NewLasting(), Metrics: NewMetrics(prometheus.NewRegistry())}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,8 @@ import (
 type trafficMetrics struct {
 	canaries *prometheus.CounterVec
 	faults   *prometheus.CounterVec
+	auths    *prometheus.CounterVec
+	jwks     *prometheus.CounterVec
 }
 
 func newTrafficMetrics(reg prometheus.Registerer) trafficMetrics {
@@ -19,7 +21,11 @@ func newTrafficMetrics(reg prometheus.Registerer) trafficMetrics {
 		faults: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "landfall_faults_injected_total",
 			Help: "Attempts that met a fault made on purpose, by what it did (delay, abort, reset, slow_body)."}, []string{"service", "kind"}),
 	}
-	reg.MustRegister(m.canaries, m.faults)
+	m.auths = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "landfall_auth_requests_total",
+		Help: "Requests that a check was asked about (jwt, forward): ok, refused, or error when it could not tell."}, []string{"service", "check", "result"})
+	m.jwks = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "landfall_jwks_fetches_total",
+		Help: "Fetches of issuers' keys: ok or failed."}, []string{"result"})
+	reg.MustRegister(m.canaries, m.faults, m.auths, m.jwks)
 	return m
 }
 

@@ -2,6 +2,9 @@ package proxy
 
 import (
 	"bufio"
+	"crypto/rand"
+	"crypto/sha1"
+	"encoding/base64"
 	"errors"
 	"io"
 	"net"
@@ -13,9 +16,15 @@ import (
 // the node copies bytes both ways until either side ends or both fall silent.
 func (x *exchange) serveUpgrade() *refusal {
 	x.clean(x.in.Header)
-	body := watchBody(x.in)
+	in, clientSide := x.in, x.in.Body
+	if x.head.stream { // the body is the client's side of the connection
+		in = in.WithContext(in.Context())
+		in.Body, in.ContentLength = nil, 0
+	}
+	key := x.socketKey()
+	body := watchBody(in)
 	defer func() { x.received += body.finish(x.hangUp) }()
-	resp, tr, err := x.fetch(x.in, "", body)
+	resp, tr, err := x.fetch(in, "", body)
 	x.trail.Store(&tr)
 	if err != nil {
 		return x.p.refusalFor(err)
@@ -31,11 +40,21 @@ func (x *exchange) serveUpgrade() *refusal {
 		return &refusal{reason: badGateway, text: "the origin's connection can't be taken over", cause: errNoHijack}
 	}
 	defer origin.Close()
+	if key != "" && resp.Header.Get(headerAccept) != acceptOf(key) {
+		return &refusal{reason: badGateway, text: "the origin did not agree to the WebSocket", cause: errNoAccept}
+	}
 	upgrade := resp.Header.Get("Upgrade")
 	inbound(resp, false)
 	h := x.w.Header()
 	for name, values := range resp.Header {
 		h[name] = values
+	}
+	if x.head.stream {
+		delete(h, headerAccept)
+		x.w.WriteHeader(http.StatusOK)
+		x.w.Flush()
+		x.pipe(tunnel{read: clientSide, write: flushWriter{x.w}, close: clientSide.Close}, origin)
+		return nil
 	}
 	h.Set("Connection", "Upgrade")
 	h.Set("Upgrade", upgrade)
@@ -46,6 +65,33 @@ func (x *exchange) serveUpgrade() *refusal {
 	defer client.Close()
 	x.pipe(bufferedConn{client, buffered.Reader}, origin)
 	return nil
+}
+
+// The fields of WebSocket's opening handshake (RFC 6455 section 11.3).
+const (
+	headerKey    = "Sec-Websocket-Key"
+	headerAccept = "Sec-Websocket-Accept"
+)
+
+var errNoAccept = errors.New("its Sec-WebSocket-Accept does not match")
+
+// socketKey gives the request of a WebSocket over HTTP/2, which has no such key (RFC 8441 section 5), the one that HTTP/1.1
+// asks for on the way to the origin.
+func (x *exchange) socketKey() string {
+	if !x.head.stream {
+		return ""
+	}
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
+	key := base64.StdEncoding.EncodeToString(b[:])
+	x.in.Header.Set(headerKey, key)
+	return key
+}
+
+// acceptOf is the origin's proof that it read the key (RFC 6455 section 4.2.2).
+func acceptOf(key string) string {
+	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
 // hijack takes the client's connection over and writes the 101 on it.
@@ -100,10 +146,16 @@ func (x *exchange) pipe(client, origin io.ReadWriteCloser) {
 			}
 		}
 	}
+	toClient := io.Writer(client)
+	if isWebSocket(x.head.upgrade) && x.conn.BeforeCut != nil {
+		last := &farewell{dst: client}
+		toClient = last
+		defer x.conn.BeforeCut(last.say)()
+	}
 	var up, down int64
 	done := make(chan struct{})
 	go func() { one(origin, client, &up); closeBoth(); close(done) }()
-	one(client, origin, &down)
+	one(toClient, origin, &down)
 	closeBoth()
 	<-done
 	x.w.bytes += down

@@ -14,6 +14,7 @@
 // The framing filter (h1Conn) reads ahead of net/http: it releases a request's head only when it is whole and well
 // formed by a stricter grammar than net/http's, and follows the body to its end, so that both always agree on where
 // the next request starts. Plain listeners speak HTTP/1.1 only: no h2c, neither by upgrade nor by prior knowledge.
+// WebSockets come over HTTP/2, too, by extended CONNECT (RFC 8441).
 //
 // # Stalls
 //

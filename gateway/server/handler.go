@@ -156,7 +156,11 @@ func (q *request) refuse(r *http.Request, no *refusal) {
 // admit judges a request that the HTTP library has parsed, of either version, and normalises it: the host in lower
 // case, the target in origin form.
 func admit(r *http.Request, l *configs.Limits) *refusal {
-	if r.Method == http.MethodConnect || r.Method == http.MethodTrace {
+	if r.Method == http.MethodConnect && r.ProtoMajor == 2 && r.Header[protocolField] != nil {
+		if no := admitExtended(r); no != nil {
+			return no
+		}
+	} else if r.Method == http.MethodConnect || r.Method == http.MethodTrace {
 		return refuseMethod
 	}
 	if r.ProtoMajor == 2 {
@@ -181,6 +185,22 @@ func admit(r *http.Request, l *configs.Limits) *refusal {
 		return refuseBodyTooLarge
 	}
 	return nil
+}
+
+// protocolField is where net/http puts the :protocol of an extended CONNECT (RFC 8441 section 4).
+const protocolField = ":protocol"
+
+// admitExtended judges an extended CONNECT: only WebSockets are spoken here (RFC 9220 section 3 names the status of others).
+func admitExtended(r *http.Request) *refusal {
+	if p := r.Header[protocolField]; len(p) != 1 || !strings.EqualFold(p[0], "websocket") {
+		return refuseProtocol
+	}
+	return nil
+}
+
+// extended tells a WebSocket over HTTP/2. Its body is one direction of a connection, which lasts and may be silent.
+func extended(r *http.Request) bool {
+	return r.Method == http.MethodConnect && r.Header[protocolField] != nil
 }
 
 // admitH2 judges what the filter judges for HTTP/1.1 and the HTTP/2 library does not.
@@ -224,6 +244,9 @@ func (s *Server) prepareBody(q *request, w http.ResponseWriter, r *http.Request)
 	if r.ContentLength == 0 {
 		r.Body = http.NoBody
 		return
+	}
+	if extended(r) {
+		return // its silence and its size are bounded like those of any upgraded connection
 	}
 	if q.c.ln.kind == peerListener {
 		return // the node that the client is connected to has bounded the body and its silence, an upgrade's among them

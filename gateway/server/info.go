@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"net/netip"
+	"sync"
 )
 
 // The listeners' names in ConnInfo.Listener, metrics and logs.
@@ -20,6 +21,21 @@ type ConnInfo struct {
 	RemoteAddr netip.AddrPort // the other end: the client, or what stands in front of it
 	PeerName   string         // on the peer listener: the node's name, from its verified certificate
 	ID         string         // the request's id: 16 random bytes in hexadecimal
+
+	srv *Server
+}
+
+// BeforeCut has f called, by a goroutine of its own, when a stop's grace is over and what is left is to be cut in a moment:
+// an upgraded connection can say goodbye then. cancel ends the wait for it and must be called. Not to be called on the
+// zero value.
+func (i ConnInfo) BeforeCut(f func()) (cancel func()) {
+	s := i.srv
+	s.upgraded.Add(1)
+	stop := context.AfterFunc(s.going, f)
+	return sync.OnceFunc(func() {
+		stop()
+		s.upgraded.Add(-1)
+	})
 }
 
 type (

@@ -150,7 +150,7 @@ func (s *Server) admitConn(l *listener, nc *net.TCPConn) {
 	s.metrics.accepted.WithLabelValues(l.kind.String()).Inc()
 	remote := addrPort(nc.RemoteAddr())
 	c := &conn{Conn: nc, srv: s, ln: l, client: keyOf(remote.Addr()), since: now, lastDone: now,
-		base: ConnInfo{Listener: l.kind.String(), TLS: l.tls != nil, LocalAddr: addrPort(nc.LocalAddr()), RemoteAddr: remote}}
+		base: ConnInfo{srv: s, Listener: l.kind.String(), TLS: l.tls != nil, LocalAddr: addrPort(nc.LocalAddr()), RemoteAddr: remote}}
 	var reason string
 	var ok bool
 	if l.kind == peerListener {

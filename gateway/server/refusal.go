@@ -31,6 +31,7 @@ var (
 	refuseCoding        = &refusal{501, "unknown_transfer_coding", "The transfer coding of the request body is not known here.", true}
 	refuseVersion       = &refusal{505, "version", "Only HTTP/1.0 and HTTP/1.1 are spoken on this connection.", true}
 	refuseMethod        = &refusal{405, "method", "The method is not allowed here.", false}
+	refuseProtocol      = &refusal{501, "protocol", "Only WebSocket is spoken over extended CONNECT.", false}
 	refuseHeadTooLarge  = &refusal{431, "head_too_large", "The request line and header fields are too large together.", true}
 	refuseTooManyFields = &refusal{431, "too_many_headers", "The request has too many header fields.", true}
 	refuseSlowHead      = &refusal{408, "slow_head", "The request's head took too long to arrive.", true}

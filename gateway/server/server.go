@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"landfall/configs"
+	_ "landfall/gateway/server/xconnect" // WebSocket over HTTP/2
 )
 
 // Options are what a Server is made of. The zero value of each field has a working default.
@@ -47,8 +48,11 @@ type Server struct {
 	leaving  atomic.Bool
 	stopping atomic.Bool
 	inFlight atomic.Int64
-	finished atomic.Int64 // requests that finished since the start
-	hurry    atomic.Bool  // a stop cuts what is left
+	upgraded atomic.Int64 // of these, those that have somebody who says goodbye
+	going    context.Context
+	farewell context.CancelFunc // ends going: what is left is cut in a moment
+	finished atomic.Int64       // requests that finished since the start
+	hurry    atomic.Bool        // a stop cuts what is left
 
 	h1     *http.Server
 	h1Feed *feed
@@ -88,6 +92,7 @@ func New(o Options) *Server {
 		stopped:  make(chan struct{}),
 		h1Feed:   newFeed(),
 	}
+	s.going, s.farewell = context.WithCancel(context.Background())
 	s.bufs.New = func() any { b := make([]byte, 0, 4096); return &b }
 	s.SetLimits(o.Limits)
 	s.h1 = newH1Server(s)

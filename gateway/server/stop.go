@@ -19,6 +19,7 @@ const (
 	stopLogMost     = 10                      // requests named in one
 	h2LastWait      = 1500 * time.Millisecond // for an HTTP/2 connection to close after the last GOAWAY
 	cutWait         = time.Second             // for handlers to notice that they were cut
+	farewellWait    = time.Second             // for upgraded connections to say goodbye before that
 	leaveSpread     = 5 * time.Second         // over which a leaving node tells its HTTP/2 connections
 )
 
@@ -84,14 +85,16 @@ func (s *Server) Stop(ctx context.Context, grace time.Duration) StopReport {
 	return s.report
 }
 
-func (s *Server) stop(ctx context.Context, grace time.Duration) StopReport {
-	ctx, cancel := context.WithTimeout(ctx, grace)
+func (s *Server) stop(parent context.Context, grace time.Duration) StopReport {
+	ctx, cancel := context.WithTimeout(parent, grace)
 	defer cancel()
 	before := s.finished.Load()
 	s.log.Info("stopping: no new connections", "in_flight", s.inFlight.Load(), "grace", grace)
 	s.leaving.Store(true)
 	s.closeListeners(grace > 0)
-	s.await(ctx)
+	if s.await(ctx); ctx.Err() != nil && s.inFlight.Load() > 0 {
+		s.bidFarewell(parent)
+	}
 
 	s.hurry.Store(true)
 	report := StopReport{Finished: int(s.finished.Load() - before), Cut: s.InFlight()}
@@ -185,6 +188,25 @@ func (h *h2Conn) retire(quiet bool, now time.Time) (done bool) {
 	h.leave()
 	final := h.finalAt.Load()
 	return final != 0 && quiet && !h.open.Load() && now.Sub(time.Unix(0, final)) > h2LastWait
+}
+
+// bidFarewell lets upgraded connections say goodbye, and waits a moment for what that ends; not when ctx has ended.
+func (s *Server) bidFarewell(ctx context.Context) {
+	if ctx.Err() != nil {
+		return
+	}
+	s.farewell()
+	ctx, cancel := context.WithTimeout(ctx, farewellWait)
+	defer cancel()
+	poll := time.NewTicker(stopPoll)
+	defer poll.Stop()
+	for s.upgraded.Load() > 0 {
+		select {
+		case <-ctx.Done():
+			return
+		case <-poll.C:
+		}
+	}
 }
 
 // logHeld says what holds the stop up.

@@ -88,7 +88,7 @@ func (a *attempt) send(r *http.Request, body *bodySource) (*http.Response, error
 			return resp, err
 		}
 	}
-	resp, err := a.transports.of(settings).RoundTrip(out)
+	resp, err := a.roundTrip(out, settings)
 	a.stopWaiting()
 	if err == nil {
 		if err = malformed(r, resp); err != nil {
@@ -100,6 +100,15 @@ func (a *attempt) send(r *http.Request, body *bodySource) (*http.Response, error
 		}
 	}
 	return resp, err
+}
+
+func (a *attempt) roundTrip(out *http.Request, settings *dialSettings) (*http.Response, error) {
+	if s := a.transports.sockets; s != nil && settings.onlyHTTP1 && !s.missing.Load() {
+		if resp, offered, err := s.open(a, out); offered {
+			return resp, err
+		}
+	}
+	return a.transports.of(settings).RoundTrip(out)
 }
 
 // malformed finds what net/http lets pass and nobody behind us can handle.
@@ -189,7 +198,7 @@ func (a *attempt) learn(ok bool, now time.Time) {
 		o.learnLatency(latency, now.UnixNano())
 	}
 	if !a.learned.Swap(true) {
-		o.limiter.observe(latency, o.inFlight.Load(), !ok)
+		o.limiter.observe(latency, o.inFlight.Load(), !ok, now)
 	}
 	o.judge(ok, latency)
 }

@@ -35,7 +35,8 @@ type breaker struct {
 	forced     atomic.Int32  // an operator's word, see force
 	window     window
 
-	changes atomic.Int32 // length of pending
+	tripped atomic.Pointer[counts] // what the window showed when it tripped last
+	changes atomic.Int32           // length of pending
 	mu      sync.Mutex
 	pending []change
 	notify  func(from, to gobreaker.State)
@@ -130,9 +131,18 @@ func (b *breaker) trip(now time.Time) {
 	if ended < uint32(b.c.MinRequests) || float64(n.bad) < float64(b.c.TripAt)*float64(ended) {
 		return
 	}
+	b.tripped.Store(&n)
 	if told, err := b.cb.Allow(); err == nil {
 		told(errFailure)
 	}
+}
+
+// why says what the window showed when the breaker tripped.
+func (b *breaker) why() string {
+	if n := b.tripped.Load(); n != nil {
+		return fmt.Sprintf("%d of %d requests in %s failed", n.bad, n.good+n.bad, b.c.Window)
+	}
+	return "too many requests failed"
 }
 
 // force is an operator's word, which holds until another one: forcedOpen refuses all, forcedClosed lets all pass and
@@ -171,17 +181,17 @@ func (b *breaker) flush() {
 }
 
 // breakerText says a breaker's change in words: the kind of its event and the detail.
-func breakerText(from, to gobreaker.State, probes int) (kind, detail string) {
+func breakerText(b *breaker, from, to gobreaker.State) (kind, detail string) {
 	switch to {
 	case gobreaker.StateHalfOpen:
-		return "breaker.half_open", fmt.Sprintf("trying %d requests", probes)
+		return "breaker.half_open", fmt.Sprintf("trying %d requests", b.c.Probes)
 	case gobreaker.StateClosed:
 		return "breaker.closed", "the requests that were tried succeeded"
 	}
 	if from == gobreaker.StateHalfOpen {
 		return "breaker.open", "a request that was tried failed"
 	}
-	return "breaker.open", "too many requests failed"
+	return "breaker.open", b.why()
 }
 
 // normalBreaker fills in the defaults of the config language for what is zero, so that a pool made without a config

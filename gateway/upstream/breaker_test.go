@@ -111,3 +111,21 @@ func TestNormalBreaker(t *testing.T) {
 		t.Errorf("a full breaker is changed to %+v", got)
 	}
 }
+
+// TestTripSaysWhy: the event of a trip has the figures that it was decided by.
+func TestTripSaysWhy(t *testing.T) {
+	var detail string
+	var b *breaker
+	b = newBreaker(normalBreaker(configs.Breaker{MinRequests: 4}), time.Now, func(from, to gobreaker.State) { _, detail = breakerText(b, from, to) })
+	for _, outcome := range []error{nil, errFailure, errFailure, errFailure} {
+		l, ok := b.allow()
+		if !ok {
+			t.Fatal("refused")
+		}
+		l.done(outcome)
+		b.flush()
+	}
+	if detail != "3 of 4 requests in 10s failed" {
+		t.Errorf("%q", detail)
+	}
+}

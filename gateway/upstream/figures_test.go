@@ -3,6 +3,7 @@ package upstream
 import (
 	"flag"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -89,19 +90,21 @@ func TestFigureOneBad(t *testing.T) {
 // TestFigureKilled: an origin dies under load; no idempotent request fails.
 func TestFigureKilled(t *testing.T) {
 	wantFigures(t)
-	var dead atomic.Bool
-	dying := good(t, func(w http.ResponseWriter, r *http.Request) {
-		if dead.Load() {
-			panic(http.ErrAbortHandler)
-		}
+	dying := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		wait(5 * time.Millisecond) // so that some are under way when it dies
 		hello(w, r)
+	}))
+	t.Cleanup(dying.Close)
+	p := newTestPool(t, PoolOptions{Origins: []string{good(t, hello), dying.URL, good(t, hello)}})
+	kill := sync.OnceFunc(func() {
+		_ = dying.Listener.Close()
+		dying.CloseClientConnections()
 	})
-	p := newTestPool(t, PoolOptions{Origins: []string{good(t, hello), dying, good(t, hello)}})
 	var all, failed atomic.Int64
 	load(t, p, policy(), 400, 10*time.Second, func(at, _ time.Duration, ok bool) {
 		all.Add(1)
 		if at > 3*time.Second {
-			dead.Store(true)
+			kill()
 		}
 		if !ok {
 			failed.Add(1)

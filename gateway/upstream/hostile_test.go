@@ -37,6 +37,11 @@ func TestHostileOrigins(t *testing.T) {
 			if n := p.members.Load().list[0].breaker.window.sum(time.Now()); uint64(n.bad) != tt.fails || n.bad+n.good+n.neither != 1 {
 				t.Errorf("the breaker counted %+v", n)
 			}
+			p.SetMembers([]Member{{URL: good(t, hello)}})
+			if got, _, _, err := do(p, request(t, "GET", nil), policy()); got != "hello" {
+				t.Errorf("the pool did not recover: %q %v", got, err)
+			}
+			wantIdle(t, p)
 		})
 	}
 }

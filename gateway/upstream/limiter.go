@@ -23,10 +23,9 @@ var roomFor = [priorities]float64{1, 0.9, 0.5}
 // rises, requests wait in the origin's queue, and the limit falls by the ratio of the two. No request waits here. Asking
 // costs two loads; learning is done once a period by whichever request finds it due. Safe for concurrent use.
 type limiter struct {
-	limit atomic.Uint64    // float bits; 0: no limit
-	fixed bool             // by the config
-	cap   float64          // the limit never exceeds it
-	now   func() time.Time // for the length of a period
+	limit atomic.Uint64 // float bits; 0: no limit
+	fixed bool          // by the config
+	cap   float64       // the limit never exceeds it
 
 	// Collected since the last step.
 	sum     atomic.Int64 // of latencies, in nanoseconds
@@ -48,8 +47,8 @@ const (
 )
 
 // newLimiter makes a limiter that is off (0), fixed (above 0), or learns (below 0).
-func newLimiter(setting int, bound int64, now func() time.Time) *limiter {
-	l := &limiter{fixed: setting >= 0, cap: float64(bound), now: now}
+func newLimiter(setting int, bound int64) *limiter {
+	l := &limiter{fixed: setting >= 0, cap: float64(bound)}
 	start := float64(setting)
 	if setting < 0 {
 		start = min(limiterStart, l.cap)
@@ -68,8 +67,8 @@ func (l *limiter) admits(inFlight int64, priority int) bool {
 	return float64(inFlight) <= max(limit*roomFor[priority], 1)
 }
 
-// observe learns from an attempt that ended with headers, or was dropped.
-func (l *limiter) observe(latency time.Duration, inFlight int64, dropped bool) {
+// observe learns from an attempt that ended with headers, or was dropped, at that moment.
+func (l *limiter) observe(latency time.Duration, inFlight int64, dropped bool, at time.Time) {
 	if l.fixed {
 		return
 	}
@@ -82,7 +81,7 @@ func (l *limiter) observe(latency time.Duration, inFlight int64, dropped bool) {
 	if most := l.most.Load(); inFlight > most {
 		l.most.CompareAndSwap(most, inFlight)
 	}
-	now := l.now().UnixNano()
+	now := at.UnixNano()
 	if now < l.nextAt.Load() || l.count.Load()+l.dropped.Load() < limiterSamples || !l.mu.TryLock() {
 		return
 	}

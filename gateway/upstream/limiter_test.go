@@ -93,11 +93,29 @@ func TestShedding(t *testing.T) {
 }
 
 func BenchmarkLimiter(b *testing.B) {
-	l := newLimiter(-1, 1000, time.Now)
+	l, now := newLimiter(-1, 1000), time.Now()
 	b.ReportAllocs()
 	for b.Loop() {
 		if l.admits(3, Normal) {
-			l.observe(time.Millisecond, 3, false)
+			l.observe(time.Millisecond, 3, false, now)
+		}
+	}
+}
+
+// BenchmarkShed is a request that is refused because the origins work on as much as they can: from the pool's door to the
+// error, nothing is done for it.
+func BenchmarkShed(b *testing.B) {
+	p := newTestPool(b, PoolOptions{Origins: []string{"http://127.0.0.1:1", "http://127.0.0.1:2"}, Concurrency: 1})
+	for _, o := range p.members.Load().list {
+		o.inFlight.Add(1)
+		defer o.inFlight.Add(-1)
+	}
+	r, pol := request(b, "GET", nil), policy()
+	pol.Priority = Background
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, _, err := p.RoundTrip(r, pol); err == nil {
+			b.Fatal("it went through")
 		}
 	}
 }

@@ -59,7 +59,7 @@ func newOrigin(p *Pool, name string, config *tls.Config) (*origin, error) {
 	c := p.o.Breaker
 	o := &origin{
 		name: name, scheme: u.Scheme, host: u.Host, bound: int64(c.Requests), waiters: int64(c.Pending), pool: p,
-		limiter: newLimiter(p.o.Concurrency, int64(c.Requests), p.o.Now), tls: config,
+		limiter: newLimiter(p.o.Concurrency, int64(c.Requests)), tls: config,
 	}
 	o.transports.Store(o.newTransports())
 	o.weight.Store(1)
@@ -82,7 +82,7 @@ func (o *origin) health() routing.State {
 }
 
 func (o *origin) breakerChanged(from, to gobreaker.State) {
-	kind, detail := breakerText(from, to, o.pool.o.Breaker.Probes)
+	kind, detail := breakerText(o.breaker, from, to)
 	if f := o.failure.Load(); f != nil && to == gobreaker.StateOpen {
 		detail += ", the latest by " + f.cause
 	}

@@ -97,7 +97,7 @@ func NewPool(o PoolOptions) *Pool {
 	whole := o.Breaker
 	whole.TripAt = o.Breaker.PoolTripAt
 	p.breaker = newBreaker(whole, o.Now, func(from, to gobreaker.State) {
-		kind, detail := breakerText(from, to, whole.Probes)
+		kind, detail := breakerText(p.breaker, from, to)
 		p.tell(kind, p.subject(), "of the whole pool: "+detail)
 	})
 	p.members.Store(newMembers(nil, p.balance))

@@ -44,6 +44,8 @@ type transports struct {
 	made  time.Time
 	plain *http.Transport // for all but
 	first *http.Transport // upgrades, which need HTTP/1.1; the same one where it can speak it
+
+	sockets *sockets // WebSockets over HTTP/2; nil: over HTTP/1.1
 }
 
 func (t *transports) of(s *dialSettings) *http.Transport {
@@ -58,6 +60,9 @@ func (t *transports) closeIdle() {
 	if t.first != t.plain {
 		t.first.CloseIdleConnections()
 	}
+	if t.sockets != nil {
+		t.sockets.closeIdle()
+	}
 }
 
 func (o *origin) newTransports() *transports {
@@ -66,6 +71,7 @@ func (o *origin) newTransports() *transports {
 	t.first = t.plain
 	if o.pool.o.HTTP == "2" || o.pool.o.HTTP == "h2c" {
 		t.first = newTransport(o.pool.o, o.tls, "1.1")
+		t.sockets = newSockets(o.pool.o, o.tls, o.scheme)
 	}
 	return t
 }

@@ -12,9 +12,14 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"golang.org/x/net/http2"
+
+	_ "landfall/gateway/server/xconnect" // test origins take WebSockets over HTTP/2
 )
 
 // proto answers with the protocol that the request came by.
@@ -53,14 +58,109 @@ func TestProtocols(t *testing.T) {
 	}
 }
 
-// TestUpgradeToH2COrigin: an upgrade goes by HTTP/1.1 whatever else the origin speaks.
-func TestUpgradeToH2COrigin(t *testing.T) {
-	p := newTestPool(t, PoolOptions{HTTP: "h2c", Origins: []string{h2cServer(t, proto)}})
+// opening is a WebSocket's opening request.
+func opening(t testing.TB) *http.Request {
 	r := request(t, "GET", nil)
 	r.Header.Set("Connection", "Upgrade")
 	r.Header.Set("Upgrade", "websocket")
-	if got, _, _, err := do(p, r, policy()); got != "HTTP/1.1" {
-		t.Error(got, err)
+	r.Header.Set("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
+	return r
+}
+
+// TestSocketOverHTTP2: where origins are spoken to in HTTP/2, a WebSocket is a stream (RFC 8441), which outlasts the total
+// timeout as a connection would.
+func TestSocketOverHTTP2(t *testing.T) {
+	seen := make(chan *http.Request, 4)
+	echo := func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/no" {
+			http.Error(w, "no", http.StatusForbidden)
+			return
+		}
+		seen <- r
+		w.WriteHeader(http.StatusOK)
+		rc := http.NewResponseController(w)
+		_ = rc.Flush()
+		buf := make([]byte, 100)
+		for {
+			n, err := r.Body.Read(buf)
+			if err != nil {
+				return
+			}
+			_, _ = w.Write(buf[:n])
+			_ = rc.Flush()
+		}
+	}
+	secure := newTLSServer(t, echo)
+	for version, origin := range map[string]string{"h2c": h2cServer(t, echo), "2": secure.URL} {
+		p := newTestPool(t, PoolOptions{HTTP: version, Origins: []string{origin}, TLS: trust(secure)})
+		pol := policy()
+		pol.Total = 100 * time.Millisecond
+		resp, _, err := p.RoundTrip(opening(t), pol)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rwc, ok := resp.Body.(io.ReadWriteCloser)
+		if !ok || resp.StatusCode != 101 || resp.Header.Get("Sec-WebSocket-Accept") != "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" || resp.Header.Get("Upgrade") != "websocket" {
+			t.Fatalf("%s: %d %v", version, resp.StatusCode, resp.Header)
+		}
+		if r := <-seen; r.Method != "CONNECT" || r.Header[":protocol"][0] != "websocket" || r.Header["Sec-Websocket-Key"] != nil || r.ProtoMajor != 2 {
+			t.Errorf("%s: the origin saw %s %v", version, r.Method, r.Header)
+		}
+		wait(150 * time.Millisecond) // the total timeout is of requests, not of connections
+		for _, text := range []string{"hello", "again"} {
+			if _, err := io.WriteString(rwc, text); err != nil {
+				t.Fatal(err)
+			}
+			got := make([]byte, len(text))
+			if _, err := io.ReadFull(rwc, got); err != nil || string(got) != text {
+				t.Errorf("%s: %q %v", version, got, err)
+			}
+		}
+		_ = rwc.Close()
+		r := opening(t)
+		r.URL.Path = "/no"
+		if got, code, _, err := do(p, r, policy()); code != 403 || got != "no\n" {
+			t.Errorf("%s: %d %q %v", version, code, got, err)
+		}
+		wantIdle(t, p)
+	}
+}
+
+// TestSocketNotOffered: an origin that does not offer extended CONNECT is asked over HTTP/1.1, whatever else it speaks.
+func TestSocketNotOffered(t *testing.T) {
+	var preludes atomic.Int64
+	p := newTestPool(t, PoolOptions{HTTP: "h2c", Origins: []string{hostile(t, func(c net.Conn) {
+		in := bufio.NewReader(c)
+		if start, _ := in.Peek(3); string(start) == "PRI" {
+			preludes.Add(1)
+			_ = http2.NewFramer(c, nil).WriteSettings()
+			_, _ = io.Copy(io.Discard, in)
+			return
+		}
+		if r, err := http.ReadRequest(in); err == nil {
+			_, _ = io.WriteString(c, r.Proto+" 200 OK\r\nContent-Length: 8\r\n\r\n"+r.Proto)
+		}
+	})}})
+	for range 3 {
+		if got, _, _, err := do(p, opening(t), policy()); got != "HTTP/1.1" {
+			t.Error(got, err)
+		}
+	}
+	if n := preludes.Load(); n != 1 {
+		t.Errorf("asked over HTTP/2 %d times", n)
+	}
+}
+
+// TestHappyEyeballs: a name with addresses of both families is reached by the one that answers (RFC 8305).
+func TestHappyEyeballs(t *testing.T) {
+	addrs, err := net.LookupIP("localhost")
+	if err != nil || len(addrs) < 2 {
+		t.Skipf("localhost has not two addresses here: %v %v", addrs, err)
+	}
+	_, port, _ := strings.Cut(strings.TrimPrefix(good(t, hello), "http://"), ":") // listens on 127.0.0.1 alone
+	p := newTestPool(t, PoolOptions{Origins: []string{"http://localhost:" + port}})
+	if got, _, a, err := do(p, request(t, "POST", strings.NewReader("x")), policy()); got != "hello" || a.Tries != 1 {
+		t.Errorf("%q %+v %v", got, a, err)
 	}
 }
 

@@ -21,6 +21,7 @@ const maxSize = 1 << 30
 // DB is an open database. All methods are safe for concurrent use, and a nil *DB is a database that finds nothing.
 type DB struct {
 	path    string
+	useful  func(*record) bool
 	records sync.Pool // of *record
 	open    atomic.Pointer[maxminddb.Reader]
 
@@ -46,11 +47,12 @@ type record struct {
 		Latitude  float64 `maxminddb:"latitude"`
 		Longitude float64 `maxminddb:"longitude"`
 	} `maxminddb:"location"`
+	AS uint32 `maxminddb:"autonomous_system_number"`
 }
 
 // blank empties r. NaN tells absent coordinates from 0, 0.
 func (r *record) blank() {
-	r.Country.ISOCode = ""
+	r.Country.ISOCode, r.AS = "", 0
 	r.Location.Latitude, r.Location.Longitude = math.NaN(), math.NaN()
 }
 
@@ -74,11 +76,40 @@ func (r *record) country() string {
 
 // Open reads the database at path into memory. The error says what is wrong with the file and what to use instead.
 func Open(path string) (*DB, error) {
-	d := &DB{path: path, records: sync.Pool{New: func() any { return new(record) }}}
+	return open(path, func(r *record) bool { return r.point().Located || r.country() != "" })
+}
+
+// OpenASN reads a database of autonomous systems (GeoLite2 ASN or one of its shape, key autonomous_system_number).
+func OpenASN(path string) (*DB, error) { return open(path, func(r *record) bool { return r.AS != 0 }) }
+
+func open(path string, useful func(*record) bool) (*DB, error) {
+	d := &DB{path: path, useful: useful, records: sync.Pool{New: func() any { return new(record) }}}
 	if err := d.Reload(); err != nil {
 		return nil, err
 	}
 	return d, nil
+}
+
+// ASN is the number of the autonomous system that a is in, or 0.
+func (d *DB) ASN(a netip.Addr) uint32 {
+	if d == nil || !a.IsValid() {
+		return 0
+	}
+	reader := d.open.Load()
+	if reader == nil {
+		return 0
+	}
+	res := reader.Lookup(a.Unmap().WithZone(""))
+	if res.Err() != nil || !res.Found() {
+		return 0
+	}
+	rec := d.records.Get().(*record)
+	defer d.records.Put(rec)
+	rec.blank()
+	if res.Decode(rec) != nil {
+		return 0
+	}
+	return rec.AS
 }
 
 // Lookup finds a. IPv4-mapped IPv6 addresses count as IPv4. The bool tells whether the database has a record with a
@@ -143,7 +174,7 @@ func (d *DB) Reload() error {
 	if d.open.Load() != nil && same(d.loaded, info) {
 		return nil
 	}
-	reader, err := read(f, info)
+	reader, err := read(f, info, d.useful)
 	if err != nil {
 		return fmt.Errorf("geo database %s can't be used: %w", d.path, err)
 	}
@@ -158,7 +189,7 @@ func same(a, b fs.FileInfo) bool {
 
 // read loads the file into memory. It is not mapped: a file that is truncated in place would kill the process, and a
 // reader may still be in use by a request when it is replaced.
-func read(f *os.File, info fs.FileInfo) (*maxminddb.Reader, error) {
+func read(f *os.File, info fs.FileInfo, useful func(*record) bool) (*maxminddb.Reader, error) {
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("it is no regular file")
 	}
@@ -173,7 +204,7 @@ func read(f *os.File, info fs.FileInfo) (*maxminddb.Reader, error) {
 	if err != nil {
 		return nil, fmt.Errorf("it is no MaxMind database (.mmdb), or is cut short: %w", err)
 	}
-	if err := probe(reader); err != nil {
+	if err := probe(reader, useful); err != nil {
 		return nil, err
 	}
 	return reader, nil

@@ -303,3 +303,30 @@ func BenchmarkLookup(b *testing.B) {
 		}
 	}
 }
+
+// A database of autonomous systems tells their numbers, and no other kind is taken for one.
+func TestASN(t *testing.T) {
+	dir := t.TempDir()
+	path := write(t, dir, 4, map[string]mmdbtype.Map{"192.0.2.0/24": {"autonomous_system_number": mmdbtype.Uint32(64500)}})
+	d, err := OpenASN(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for a, want := range map[string]uint32{"192.0.2.9": 64500, "::ffff:192.0.2.9": 64500, "198.51.100.1": 0, "2001:db8::1": 0} {
+		if got := d.ASN(netip.MustParseAddr(a)); got != want {
+			t.Errorf("%s is in %d, want %d", a, got, want)
+		}
+	}
+	if (*DB)(nil).ASN(netip.MustParseAddr("192.0.2.9")) != 0 || d.ASN(netip.Addr{}) != 0 {
+		t.Error("nothing is known without a database or an address")
+	}
+	if err := d.Close(); err != nil || d.ASN(netip.MustParseAddr("192.0.2.9")) != 0 {
+		t.Errorf("after Close: %v", err)
+	}
+	if _, err := Open(path); err == nil {
+		t.Error("a database of autonomous systems is taken for one of places")
+	}
+	if _, err := OpenASN(write(t, t.TempDir(), 4, map[string]mmdbtype.Map{"192.0.2.0/24": country("IE")})); err == nil {
+		t.Error("a database of places is taken for one of autonomous systems")
+	}
+}

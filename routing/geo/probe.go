@@ -14,29 +14,29 @@ import (
 const probeRecords = 4096
 
 // probe checks that the database can be read and holds what we need.
-func probe(r *maxminddb.Reader) error {
-	useful, seen := 0, 0
+func probe(r *maxminddb.Reader, useful func(*record) bool) error {
+	found, seen := 0, 0
 	// Networks without data count, too: a damaged tree may go round in circles without ever coming to a record.
 	for res := range r.Networks(maxminddb.IncludeNetworksWithoutData()) {
-		ok, err := try(res)
+		ok, err := try(res, useful)
 		if err != nil {
 			return err
 		}
 		if ok {
-			useful++
+			found++
 		}
 		if seen++; seen == probeRecords {
 			break
 		}
 	}
-	if useful == 0 {
-		return fmt.Errorf("it is empty, or its type %q holds neither location nor country; use a City or Country database",
+	if found == 0 {
+		return fmt.Errorf("it is empty, or its type %q holds nothing that is needed; use a City or Country database for dns.geoip, an ASN database for dns.asn",
 			r.Metadata.DatabaseType)
 	}
 	for i := range uint32(probeRecords) {
 		var b [4]byte
 		binary.BigEndian.PutUint32(b[:], i*(1<<32/probeRecords))
-		if _, err := try(r.Lookup(netip.AddrFrom4(b))); err != nil {
+		if _, err := try(r.Lookup(netip.AddrFrom4(b)), useful); err != nil {
 			return err
 		}
 	}
@@ -44,11 +44,11 @@ func probe(r *maxminddb.Reader) error {
 }
 
 // try decodes one record, if there is one, and tells whether there is something in it for us.
-func try(res maxminddb.Result) (bool, error) {
+func try(res maxminddb.Result, useful func(*record) bool) (bool, error) {
 	var rec record
 	rec.blank()
 	if err := res.Decode(&rec); err != nil {
 		return false, fmt.Errorf("it is damaged, or its records have another shape than City and Country databases: %w", err)
 	}
-	return rec.point().Located || rec.country() != "", nil
+	return useful(&rec), nil
 }

@@ -52,7 +52,7 @@ func (t *Table) Merge(region int, msg []byte, now time.Time) error {
 		return errors.New("deltas of an unknown form or size")
 	}
 	for b := msg[1:]; len(b) > 0; b = b[deltaSize:] {
-		if k := binary.BigEndian.Uint64(b); k&0xff < 1 || k&0xff > 4 || binary.BigEndian.Uint16(b[8:]) == 0 {
+		if k := binary.BigEndian.Uint64(b); k&0xff < 1 || k&0xff > kindAS || binary.BigEndian.Uint16(b[8:]) == 0 {
 			return errors.New("deltas with an entry that is none")
 		}
 	}

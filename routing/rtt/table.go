@@ -87,6 +87,23 @@ func key(a netip.Addr, wide bool) uint64 {
 	return binary.BigEndian.Uint64(b[:8])&^0xff | kind
 }
 
+// kindAS marks the key of an autonomous system.
+const kindAS = 5
+
+// Network is the autonomous system that a client is in, as far as its country goes: many span the world. The zero value is
+// not known.
+type Network struct {
+	AS      uint32
+	Country routing.Country
+}
+
+func (n Network) key() uint64 {
+	if n.AS == 0 {
+		return 0
+	}
+	return (uint64(n.AS)<<10|uint64(n.Country))<<8 | kindAS
+}
+
 func ticks(now time.Time) uint16 { return uint16(now.Unix() / int64(tick/time.Second)) }
 
 // fresh tells whether a figure may be used; times wrap after a year, which is far more than MaxAge.
@@ -96,17 +113,17 @@ func (f figure) fresh(now uint16) bool {
 
 func (t *Table) shardOf(k uint64) *shard { return &t.shards[(k*0x9e3779b97f4a7c15)>>58] }
 
-// Observe takes the smallest round trip of one connection of a client.
-func (t *Table) Observe(client netip.Addr, rtt time.Duration, now time.Time) {
+// Observe takes the smallest round trip of one connection of a client in a network.
+func (t *Table) Observe(client netip.Addr, in Network, rtt time.Duration, now time.Time) {
 	if t.self < 0 || rtt <= 0 || !client.IsValid() || client.IsLoopback() { // a lab's clients are near to every region
 		return
 	}
 	units := uint16(min((rtt+unit/2)/unit, most))
 	units = max(units, 1)
-	for _, wide := range []bool{false, true} {
-		k := key(client, wide)
+	for i, k := range [...]uint64{key(client, false), key(client, true), in.key()} {
+		wide := i > 0
 		if k == 0 {
-			return
+			continue
 		}
 		if t.set(k, t.self, ticks(now), func(old figure, fresh bool) uint16 { return fold(old, fresh, units, wide) }) {
 			t.note(k)
@@ -173,15 +190,16 @@ func (t *Table) note(k uint64) {
 	}
 }
 
-// Lookup fills dst, which has an entry for each region, with what was measured of a client's prefix, or of the wider
-// network around it where nothing was. It returns nil when nothing is known; else dst.
-func (t *Table) Lookup(dst []routing.RTT, client netip.Addr, now time.Time) []routing.RTT {
+// Lookup fills dst, which has an entry for each region, with what was measured of a client's prefix; where nothing was, of
+// the wider prefix around it; else of its autonomous system in its country. It returns nil when nothing is known; else dst.
+func (t *Table) Lookup(dst []routing.RTT, client netip.Addr, in Network, now time.Time) []routing.RTT {
 	if t == nil || !client.IsValid() || len(dst) < t.regions {
 		return nil
 	}
 	clear(dst)
 	at := ticks(now)
-	known := t.fill(dst, key(client, true), at, routing.MeasuredWide)
+	known := in.AS != 0 && t.fill(dst, in.key(), at, routing.MeasuredAS)
+	known = t.fill(dst, key(client, true), at, routing.MeasuredWide) || known
 	if t.fill(dst, key(client, false), at, routing.Measured) || known {
 		return dst[:t.regions]
 	}

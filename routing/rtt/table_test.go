@@ -17,7 +17,7 @@ func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
 func micros(t *Table, client string, now time.Time) []uint32 {
 	var buf [3]routing.RTT
 	var out []uint32
-	for _, r := range t.Lookup(buf[:], addr(client), now) {
+	for _, r := range t.Lookup(buf[:], addr(client), Network{}, now) {
 		out = append(out, r.Micros)
 	}
 	return out
@@ -25,22 +25,22 @@ func micros(t *Table, client string, now time.Time) []uint32 {
 
 func TestObserveAndLookup(t *testing.T) {
 	tab := New(3, 1, 100)
-	tab.Observe(addr("192.0.2.7"), 40*time.Millisecond, noon)
+	tab.Observe(addr("192.0.2.7"), Network{}, 40*time.Millisecond, noon)
 	var buf [3]routing.RTT
-	if got := tab.Lookup(buf[:], addr("192.0.2.200"), noon); got == nil || got[1] != (routing.RTT{Micros: 40000, Source: routing.Measured}) || got[0].Micros != 0 {
+	if got := tab.Lookup(buf[:], addr("192.0.2.200"), Network{}, noon); got == nil || got[1] != (routing.RTT{Micros: 40000, Source: routing.Measured}) || got[0].Micros != 0 {
 		t.Errorf("own prefix: %+v", got)
 	}
-	if got := tab.Lookup(buf[:], addr("192.0.77.1"), noon); got == nil || got[1] != (routing.RTT{Micros: 40000, Source: routing.MeasuredWide}) {
+	if got := tab.Lookup(buf[:], addr("192.0.77.1"), Network{}, noon); got == nil || got[1] != (routing.RTT{Micros: 40000, Source: routing.MeasuredWide}) {
 		t.Errorf("the wider network: %+v", got)
 	}
-	if got := tab.Lookup(buf[:], addr("198.51.100.1"), noon); got != nil {
+	if got := tab.Lookup(buf[:], addr("198.51.100.1"), Network{}, noon); got != nil {
 		t.Errorf("a stranger: %+v", got)
 	}
-	tab.Observe(addr("192.0.2.9"), 20*time.Millisecond, noon) // faster: at once
+	tab.Observe(addr("192.0.2.9"), Network{}, 20*time.Millisecond, noon) // faster: at once
 	if got := micros(tab, "192.0.2.7", noon); got[1] != 20000 {
 		t.Errorf("a faster one: %v", got)
 	}
-	tab.Observe(addr("192.0.2.9"), 100*time.Millisecond, noon) // slower: a little
+	tab.Observe(addr("192.0.2.9"), Network{}, 100*time.Millisecond, noon) // slower: a little
 	if got := micros(tab, "192.0.2.7", noon); got[1] != 30000 {
 		t.Errorf("a slower one: %v", got)
 	}
@@ -51,19 +51,42 @@ func TestObserveAndLookup(t *testing.T) {
 	if got := micros(tab, "192.0.2.7", noon.Add(MaxAge+tick)); got != nil {
 		t.Errorf("after a day: %v", got)
 	}
-	tab.Observe(addr("2001:db8:1::1"), 5*time.Millisecond, noon)
+	tab.Observe(addr("2001:db8:1::1"), Network{}, 5*time.Millisecond, noon)
 	if got := micros(tab, "2001:db8:1:ffff::9", noon); len(got) != 3 || got[1] != 5000 {
 		t.Errorf("IPv6: %v", got)
 	}
-	if (*Table)(nil).Lookup(buf[:], addr("192.0.2.7"), noon) != nil {
+	if (*Table)(nil).Lookup(buf[:], addr("192.0.2.7"), Network{}, noon) != nil {
 		t.Error("no table knows nothing")
+	}
+}
+
+// An autonomous system stands in for prefixes of whom nothing is known, in the same country alone.
+func TestAutonomousSystem(t *testing.T) {
+	tab, other, ie := New(3, 1, 100), New(3, 0, 100), Network{AS: 64500, Country: routing.CountryOf("IE")}
+	for range 3 {
+		tab.Observe(addr("192.0.2.7"), ie, 40*time.Millisecond, noon)
+	}
+	if err := other.Merge(1, tab.Deltas(), noon); err != nil {
+		t.Fatal(err)
+	}
+	var buf [3]routing.RTT
+	for _, tab := range []*Table{tab, other} {
+		if got := tab.Lookup(buf[:], addr("203.0.113.1"), ie, noon); got == nil || got[1] != (routing.RTT{Micros: 40000, Source: routing.MeasuredAS}) {
+			t.Errorf("another network of the system: %+v", got)
+		}
+		if got := tab.Lookup(buf[:], addr("203.0.113.1"), Network{AS: 64500, Country: routing.CountryOf("US")}, noon); got != nil {
+			t.Errorf("in another country: %+v", got)
+		}
+		if got := tab.Lookup(buf[:], addr("192.0.77.1"), ie, noon); got[1].Source != routing.MeasuredWide {
+			t.Errorf("the wider prefix is better: %+v", got)
+		}
 	}
 }
 
 func TestSharing(t *testing.T) {
 	a, b := New(3, 0, 0), New(3, 1, 0)
 	for i := range 10000 {
-		a.Observe(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 1}), time.Duration(i%200+1)*time.Millisecond, noon)
+		a.Observe(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 1}), Network{}, time.Duration(i%200+1)*time.Millisecond, noon)
 	}
 	rounds := 0
 	for msg := a.Deltas(); msg != nil; msg = a.Deltas() {
@@ -78,9 +101,9 @@ func TestSharing(t *testing.T) {
 	if got := micros(b, "10.1.2.9", noon); len(got) != 3 || got[0] != uint32(258%200+1)*1000 {
 		t.Errorf("got %v", got)
 	}
-	a.Observe(addr("172.16.0.1"), 59*time.Millisecond, noon)
+	a.Observe(addr("172.16.0.1"), Network{}, 59*time.Millisecond, noon)
 	a.Deltas()
-	a.Observe(addr("172.16.0.1"), 59*time.Millisecond, noon) // nothing new
+	a.Observe(addr("172.16.0.1"), Network{}, 59*time.Millisecond, noon) // nothing new
 	if msg := a.Deltas(); msg != nil {
 		t.Errorf("%d bytes though nothing changed", len(msg))
 	}
@@ -90,7 +113,7 @@ func TestSharing(t *testing.T) {
 func TestBounded(t *testing.T) {
 	tab := New(12, 0, 6400)
 	for i := range 50000 {
-		tab.Observe(netip.AddrFrom4([4]byte{byte(i >> 16), byte(i >> 8), byte(i), 1}), time.Millisecond*30, noon)
+		tab.Observe(netip.AddrFrom4([4]byte{byte(i >> 16), byte(i >> 8), byte(i), 1}), Network{}, time.Millisecond*30, noon)
 	}
 	if n := tab.Len(); n > 6400 || n < 5000 {
 		t.Errorf("%d rows", n)
@@ -107,7 +130,7 @@ func TestMemory(t *testing.T) {
 	runtime.ReadMemStats(&before)
 	tab := New(12, 0, 1<<20)
 	for i := range 1 << 20 {
-		tab.Observe(netip.AddrFrom4([4]byte{byte(i >> 16), byte(i >> 8), byte(i), 1}), 30*time.Millisecond, noon)
+		tab.Observe(netip.AddrFrom4([4]byte{byte(i >> 16), byte(i >> 8), byte(i), 1}), Network{}, 30*time.Millisecond, noon)
 	}
 	runtime.GC()
 	runtime.ReadMemStats(&after)
@@ -122,7 +145,7 @@ func TestMemory(t *testing.T) {
 // FuzzMerge holds that whatever is accepted is a whole number of entries, each of which can be found.
 func FuzzMerge(f *testing.F) {
 	a := New(2, 0, 0)
-	a.Observe(addr("192.0.2.1"), time.Millisecond, noon)
+	a.Observe(addr("192.0.2.1"), Network{}, time.Millisecond, noon)
 	f.Add(a.Deltas())
 	f.Add([]byte{1})
 	f.Fuzz(func(t *testing.T, msg []byte) {
@@ -147,13 +170,13 @@ func FuzzMerge(f *testing.F) {
 func BenchmarkLookup(b *testing.B) {
 	tab := New(12, 0, 0)
 	for i := range 100000 {
-		tab.Observe(netip.AddrFrom4([4]byte{byte(i >> 16), byte(i >> 8), byte(i), 1}), 30*time.Millisecond, noon)
+		tab.Observe(netip.AddrFrom4([4]byte{byte(i >> 16), byte(i >> 8), byte(i), 1}), Network{}, 30*time.Millisecond, noon)
 	}
 	var buf [12]routing.RTT
 	b.ReportAllocs()
 	i := 0
 	for b.Loop() {
 		i++
-		tab.Lookup(buf[:], netip.AddrFrom4([4]byte{0, byte(i >> 8), byte(i), 9}), noon)
+		tab.Lookup(buf[:], netip.AddrFrom4([4]byte{0, byte(i >> 8), byte(i), 9}), Network{}, noon)
 	}
 }

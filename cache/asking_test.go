@@ -141,3 +141,23 @@ func TestPeerIsServed(t *testing.T) {
 		t.Errorf("%+v: peers count as clients", s)
 	}
 }
+
+// What another node's cache said of an answer that was no confirmation isn't said of the one that is asked for instead.
+func TestAskingAgain(t *testing.T) {
+	b := newBench(t)
+	b.answers(200, "x", "Cache-Control: max-age=10", "Etag: \"1\"")
+	b.get("http://a.test/")
+	b.clock.add(11 * time.Second)
+	r, _ := http.NewRequest("GET", "http://a.test/", nil)
+	got := b.serve(r, func(ctx context.Context, r *http.Request) (*http.Response, error) {
+		if r.Header.Get("If-None-Match") != "" {
+			a := AskingOf(ctx)
+			a.Detail, a.Unsure = "peer:n2", true
+			return b.response(304, "", "Etag: \"other\""), nil
+		}
+		return b.response(200, "y", "Cache-Control: max-age=10"), nil
+	})
+	if got.body != "y" || !got.Stored || strings.Contains(got.status, "peer") {
+		t.Errorf("%q %q %+v", got.body, got.status, got.Outcome)
+	}
+}

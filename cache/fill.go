@@ -219,6 +219,7 @@ func (f *fill) ask() (response *http.Response, err error) {
 			response, err = nil, fmt.Errorf("the fetch of %s panicked: %v", f.request.URL.Redacted(), p)
 		}
 	}()
+	f.asking.Detail, f.asking.Elsewhere, f.asking.Unsure = "", false, false // of an earlier try
 	return checked(f.fetch(f.ctx, f.request))
 }
 

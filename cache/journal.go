@@ -33,8 +33,9 @@ type journal struct {
 
 	mu     sync.Mutex
 	file   *os.File
-	size   int // entries
-	spared int // entries that the last rewriting kept
+	torn   bool // an append failed, maybe within an entry: what came behind it would not be found
+	size   int  // entries
+	spared int  // entries that the last rewriting kept
 }
 
 // journalFile is what a journal says.
@@ -167,7 +168,13 @@ func (j *journal) write(b []byte) error {
 	if j.file == nil {
 		return os.ErrClosed
 	}
+	if j.torn {
+		if err := j.compactLocked(0, 0); err != nil {
+			return err
+		}
+	}
 	if _, err := j.file.Write(b); err != nil {
+		j.torn = true
 		return err
 	}
 	if j.size++; j.size > j.spared+journalSlack {
@@ -237,7 +244,7 @@ func (j *journal) rewriteLocked(f journalFile) error {
 	if j.file != nil {
 		_ = j.file.Close()
 	}
-	j.file, j.size, j.spared = file, size, size // the file is at its end
+	j.file, j.torn, j.size, j.spared = file, false, size, size // the file is at its end
 	return nil
 }
 

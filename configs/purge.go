@@ -22,7 +22,7 @@ type PurgeSource struct {
 
 	Kafka StringList `yaml:"kafka" doc:"Addresses of Kafka brokers, such as 10.1.0.6:9092."`
 	Topic string     `yaml:"topic" doc:"Kafka topic; with kafka."`
-	Group string     `yaml:"group" doc:"Consumer group; with kafka. A new one begins with the topic's next event." default:"landfall"`
+	Group string     `yaml:"group" doc:"Consumer group; with kafka. Partitions of which it has committed nothing begin an hour back." default:"landfall"`
 
 	TLS      bool   `yaml:"tls" doc:"Encrypt, by the system's certificate authorities or ca." default:"false"`
 	CA       string `yaml:"ca" doc:"PEM file with the certificate authorities that the servers' certificates are checked by; with tls." path:"true"`

@@ -44,6 +44,7 @@ type Location struct{ Lat, Lon float64 }
 type Listen struct {
 	HTTP           []string `yaml:"http" doc:"Plain HTTP/1.1 listeners. A request for a host with a certificate is redirected to HTTPS unless http_redirect is false."`
 	HTTPS          []string `yaml:"https" doc:"HTTPS listeners: HTTP/1.1 and HTTP/2."`
+	HTTP3          bool     `yaml:"http3" doc:"Serve HTTP/3 too, on the UDP port of each https listener. Responses by HTTP/1.1 and HTTP/2 tell clients of it (Alt-Svc), HTTPS records too. Let UDP through to the port." default:"false"`
 	HTTPRedirect   *bool    `yaml:"http_redirect" doc:"Redirect HTTP to HTTPS where a certificate is held and an HTTPS listener exists." default:"true"`
 	DNS            []string `yaml:"dns" doc:"DNS listeners, UDP and TCP."`
 	Mesh           string   `yaml:"mesh" doc:"Gossip, UDP and TCP."`
@@ -85,7 +86,7 @@ type DNSRate struct {
 
 // DNSRTT is steering by measured round trips.
 type DNSRTT struct {
-	Measure  bool    `yaml:"measure" doc:"Measure clients' round trips (TCP, on Linux), remember them by prefix (/24, /48), share them over the mesh, and prefer them to geography." default:"true"`
+	Measure  bool    `yaml:"measure" doc:"Measure clients' round trips (by QUIC, and on Linux by TCP), remember them by prefix (/24, /48), share them over the mesh, and prefer them to geography." default:"true"`
 	Header   string  `yaml:"header" doc:"Request header in which trusted_proxies tell the round trip to their client, in milliseconds, as load balancers can: then it is known through them too. Absent: none."`
 	Explore  Percent `yaml:"explore" doc:"Share of the clients that go to the runner-up for ten minutes, so that its round trip becomes known too; never those that residency binds, and never far." default:"0%"`
 	Prefixes int     `yaml:"prefixes" doc:"Prefixes that are remembered, wider networks included; 100 bytes each in a fleet of 12 regions." default:"262144" min:"1024" max:"4194304"`

@@ -147,6 +147,9 @@ func (v *validator) tls() {
 	if len(v.c.Listen.HTTPS) > 0 && len(t.Certificates) == 0 && t.ACME == nil && !v.unsure("tls.certificates", "tls.acme") {
 		v.fault("listen.https", "needs a certificate: give tls.certificates or tls.acme")
 	}
+	if v.c.Listen.HTTP3 && len(v.c.Listen.HTTPS) == 0 && !v.unsure("listen.https") {
+		v.fault("listen.http3", `needs listen.https, such as [":443"]: HTTP/3 is served on the same port, by UDP`)
+	}
 	if t.ACME == nil {
 		return
 	}

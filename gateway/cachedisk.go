@@ -73,7 +73,7 @@ func (t *purgeTrack) restore(notes cache.PurgeNotes, at time.Time) {
 		w.above[seq] = struct{}{}
 	}
 	w.settle(at)
-	t.writers[notes.Writer], t.newest = w, at
+	t.writers[notes.Writer], t.told = w, at
 	t.changes()
 }
 

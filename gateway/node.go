@@ -378,7 +378,7 @@ func (n *Node) openServer(c *configs.Config) error {
 		}
 	}
 	for _, addr := range c.Listen.HTTPS {
-		if err := bound("https")(n.server.AddHTTPS(n.id.on(addr), n.certs.TLSConfig(c.TLS.MinVersion), http.HandlerFunc(n.serveClient))); err != nil {
+		if err := n.openHTTPS(c, n.id.on(addr)); err != nil {
 			return err
 		}
 	}

@@ -163,5 +163,5 @@ func sameStrings[S ~[]string](a, b S) bool { return strings.Join(a, "\x00") == s
 
 func sameListen(a, b configs.Listen) bool {
 	return sameStrings(a.HTTP, b.HTTP) && sameStrings(a.HTTPS, b.HTTPS) && sameStrings(a.DNS, b.DNS) &&
-		a.Mesh == b.Mesh && a.Peer == b.Peer && a.Admin == b.Admin
+		a.Mesh == b.Mesh && a.Peer == b.Peer && a.Admin == b.Admin && a.HTTP3 == b.HTTP3
 }

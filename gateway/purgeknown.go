@@ -35,7 +35,7 @@ func (t *purgeTrack) known() (string, bool) {
 func (t *purgeTrack) write() string {
 	var list []string
 	for _, w := range t.writers {
-		if t.newest.Sub(w.last) > purgeTTL {
+		if t.told.Sub(w.last) > purgeTTL {
 			continue
 		}
 		b := []byte(w.id)

@@ -81,6 +81,23 @@ func TestKnownIsBounded(t *testing.T) {
 	}
 }
 
+// TestKnownOfAQuietFleet: what was purged long ago is not asked of a node that has just started and never hears of it.
+func TestKnownOfAQuietFleet(t *testing.T) {
+	now := time.Unix(1000, 0)
+	old, started := newPurgeTrack(func(string) {}), newPurgeTrack(func(string) {})
+	old.take("w", 1, 1, now, func() {})
+	old.tick(now.Add(purgeTTL))
+	known, _ := old.Known()
+	if ok, _ := started.covers(known); ok {
+		t.Error("a purge that can still be heard of is not told")
+	}
+	old.tick(now.Add(purgeTTL + 2*time.Minute))
+	known, _ = old.Known()
+	if ok, _ := started.covers(known); !ok {
+		t.Errorf("%q is not covered", known)
+	}
+}
+
 func FuzzKnown(f *testing.F) {
 	track := newPurgeTrack(func(string) {})
 	for seq := range uint64(5) {

@@ -11,6 +11,9 @@ const (
 	// brings what any live node has within a second or two.
 	purgePatience = 15 * time.Second
 
+	// tellTime is how much later than after purgeTTL a silent writer is still told of, at most.
+	tellTime = time.Minute
+
 	maxPurgeWriters = 4096
 	maxPurgeAhead   = 4096 // numbers above a hole
 )
@@ -23,7 +26,7 @@ type purgeTrack struct {
 
 	mu      sync.Mutex
 	writers map[string]*purgeSeen
-	newest  time.Time     // when any was last heard of
+	told    time.Time     // the time, as others are told who was heard of lately
 	text    string        // all of it as other nodes are told; empty: to be written
 	changed chan struct{} // closed at the next change; nil: nobody waits
 }
@@ -52,7 +55,7 @@ func (t *purgeTrack) take(writer string, seq, first uint64, now time.Time, apply
 		w = &purgeSeen{id: writerID(writer), above: map[uint64]struct{}{}}
 		t.writers[writer] = w
 	}
-	w.last, t.newest = now, now
+	w.last, t.told = now, now
 	defer t.changes()
 	if first > w.low+1 && t.missing(w, first) {
 		t.lost(fmt.Sprintf("%s issued purges that this node never heard of", writer))
@@ -106,10 +109,14 @@ func (w *purgeSeen) settle(now time.Time) {
 	}
 }
 
-// tick gives up on holes that nobody filled.
+// tick gives up on holes that nobody filled, and from time to time on telling of writers that were not heard of for long.
 func (t *purgeTrack) tick(now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if now.Sub(t.told) >= tellTime {
+		t.told = now
+		t.changes()
+	}
 	for name, w := range t.writers {
 		if !w.hole.IsZero() && now.Sub(w.hole) >= purgePatience {
 			t.giveUp(name, w)

@@ -175,9 +175,13 @@ func (n *Node) pushStatus() []admin.DNSPush {
 	c := n.generation.Load().config
 	var out []admin.DNSPush
 	for _, name := range slices.Sorted(maps.Keys(running)) {
+		t := c.DNS.Push[name]
+		if t == nil {
+			continue // a reload has taken it away, and it is about to end
+		}
 		s := running[name].Status()
 		out = append(out, admin.DNSPush{
-			Target: name, Zone: c.DNS.Push[name].Zone, Node: s.Node, Self: s.Self, Pending: s.Pending, Kept: s.Kept,
+			Target: name, Zone: t.Zone, Node: s.Node, Self: s.Self, Pending: s.Pending, Kept: s.Kept,
 			LastPush: s.LastPush, Error: s.Error,
 		})
 	}

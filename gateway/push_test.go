@@ -15,7 +15,9 @@ import (
 
 	"github.com/miekg/dns"
 
+	"landfall/configs"
 	"landfall/routing"
+	"landfall/routing/dns/push"
 )
 
 // TestElected holds who pushes: the first by name of those that serve and have the target, on whichever node is asked.
@@ -129,6 +131,15 @@ func (u *updates) has(line string) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return slices.Contains(u.told, line)
+}
+
+// TestPushStatusInAReload: a target that a reload has just taken away is not told of.
+func TestPushStatusInAReload(t *testing.T) {
+	n := &Node{pushes: pushes{running: map[string]*push.Pusher{"gone": push.New(push.Options{})}}}
+	n.generation.Store(&generation{config: &configs.Config{}})
+	if got := n.pushStatus(); len(got) != 0 {
+		t.Errorf("%+v", got)
+	}
 }
 
 // TestPushFromANode runs a node with a target: the addresses arrive, the status tells, and a reload with another TTL brings

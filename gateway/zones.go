@@ -21,7 +21,7 @@ func (n *Node) dnsZones(c *configs.Config) ([]dns.Zone, error) {
 			return nil, fmt.Errorf("dns zone %s: %w", name, err)
 		}
 		if z.HTTPS {
-			zone.HTTPS = httpsRecords(c, n.servedALPN())
+			zone.HTTPS = httpsRecords(c, servedALPN(c))
 		}
 		if z.DNSSEC != nil {
 			if zone.Keys, err = dns.LoadKeys(z.DNSSEC.Keys, name, now); err != nil {
@@ -52,7 +52,12 @@ func httpsRecords(c *configs.Config, alpn []string) *dns.HTTPS {
 
 // servedALPN are the protocols of the HTTPS listeners beside HTTP/1.1, the best first: those that are really served there,
 // since browsers that are promised another come by it at once and find nobody.
-func (n *Node) servedALPN() []string { return []string{"h2"} }
+func servedALPN(c *configs.Config) []string {
+	if c.Listen.HTTP3 {
+		return []string{"h3", "h2"}
+	}
+	return []string{"h2"}
+}
 
 // openDNS binds the DNS listeners.
 func (n *Node) openDNS(c *configs.Config) error {

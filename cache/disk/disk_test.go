@@ -234,10 +234,11 @@ func TestFlippedAndTorn(t *testing.T) {
 // faulty fails what it is told to.
 type faulty struct {
 	OS
-	mu    sync.Mutex
-	err   error         // of writing
-	hang  chan struct{} // nil: reads return
-	wrote int
+	mu      sync.Mutex
+	err     error         // of writing
+	hang    chan struct{} // nil: reads return
+	wrote   int
+	writing func() // called before a write; nil: nothing is
 }
 
 func (f *faulty) set(err error, hang chan struct{}) {
@@ -268,9 +269,12 @@ func (f *faulty) Open(name string) (File, error) {
 
 func (f faultyFile) WriteAt(b []byte, at int64) (int, error) {
 	f.fs.mu.Lock()
-	err := f.fs.err
+	err, writing := f.fs.err, f.fs.writing
 	f.fs.wrote++
 	f.fs.mu.Unlock()
+	if writing != nil {
+		writing()
+	}
 	if err != nil {
 		n, _ := f.File.WriteAt(b[:len(b)/2], at) // torn
 		return n, err

@@ -20,6 +20,7 @@ type queue struct {
 
 	mu      sync.Mutex
 	jobs    []job
+	writing job // taken and not done yet; without a size: none
 	bytes   int64
 	closed  bool
 	changed chan struct{} // has room for one: something is to be done
@@ -60,6 +61,8 @@ func (q *queue) drop(hash, variant uint64, written bool) {
 		}
 	}
 	const most = 1 << 16 // removals take no bytes, but must be bounded too
+	w := &q.writing
+	written = written || w.size > 0 && w.Hash == hash && w.Variant == variant
 	if written && !q.closed && len(q.jobs) < most {
 		q.jobs = append(q.jobs, job{drop: true, Record: Record{Hash: hash, Variant: variant}})
 		q.wake()
@@ -91,6 +94,7 @@ func (q *queue) take() (j job, ok, closed bool) {
 	j = q.jobs[0]
 	q.jobs[0] = job{}
 	q.jobs = q.jobs[1:]
+	q.writing = j
 	return j, true, false
 }
 
@@ -99,6 +103,7 @@ func (q *queue) written(j job) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.bytes -= j.size
+	q.writing = job{}
 }
 
 // clear drops all that was not taken.

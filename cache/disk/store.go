@@ -250,15 +250,18 @@ func (s *Store) Has(hash uint64) bool {
 	return ok
 }
 
-// Remove forgets a record, for good: what is queued of it, too.
+// Remove forgets a record, for good: what is queued of it, or being written, too.
 func (s *Store) Remove(hash, variant uint64) {
+	s.queue.drop(hash, variant, false) // first, as a record goes from the queue to the index
 	s.mu.Lock()
 	id, ok := s.index.find(hash, variant)
 	if ok {
 		s.index.remove(id)
 	}
 	s.mu.Unlock()
-	s.queue.drop(hash, variant, ok)
+	if ok {
+		s.queue.drop(hash, variant, true)
+	}
 }
 
 // Clear forgets everything and deletes the files.

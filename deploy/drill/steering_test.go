@@ -22,7 +22,7 @@ func TestSteeringDrillsTellRightFromWrong(t *testing.T) {
 		{"nobody", "gradual-drain", steeringFaults{drainStalls: true}, "only 0 of 10 networks"},
 		{"all is well", "spill", steeringFaults{}, ""},
 		{"nobody", "spill", steeringFaults{spillsNobody: true}, "0 are sent on"},
-		{"all of them", "spill", steeringFaults{spillsAll: true}, "more than the excess was sent on"},
+		{"all of them", "spill", steeringFaults{spillsAll: true}, "0 networks stay and 10 are sent on"},
 		{"it swings", "spill", steeringFaults{spillSwings: true}, "swung from 0.00 to 0.50"},
 		{"explain is silent", "spill", steeringFaults{spillSilently: true}, "rather than full"},
 		{"all is well", "learnt-rtt", steeringFaults{}, ""},

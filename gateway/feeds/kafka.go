@@ -15,6 +15,9 @@ const (
 	kafkaPoll    = 2 * time.Second
 	kafkaAgain   = 500 * time.Millisecond
 	kafkaSession = 10 * time.Second // after which a silent node's partitions go to the others
+	// kafkaBack is how far back a partition begins of which the group has committed nothing. Not at its end: an event that
+	// comes before the first commit would be lost whenever the partition moves to another node. Purging twice does no harm.
+	kafkaBack = time.Hour
 )
 
 // consumeKafka consumes a topic in a consumer group that all nodes are of. Offsets are committed once the purges of all
@@ -27,7 +30,7 @@ func (s *source) consumeKafka(ctx context.Context) error {
 	options := []kgo.Opt{
 		kgo.SeedBrokers(s.c.Kafka...), kgo.ConsumerGroup(s.c.Group), kgo.ConsumeTopics(s.c.Topic), kgo.ClientID("landfall-" + s.f.o.Node),
 		kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(), kgo.SessionTimeout(kafkaSession), kgo.RebalanceTimeout(2 * kafkaSession),
-		kgo.ConsumeResetOffset(kgo.NewOffset().AtEnd()),
+		kgo.ConsumeStartOffset(kgo.NewOffset().AfterMilli(s.f.o.Now().Add(-kafkaBack).UnixMilli())),
 	}
 	if secure != nil {
 		options = append(options, kgo.DialTLSConfig(secure))

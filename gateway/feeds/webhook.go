@@ -27,21 +27,29 @@ type hook struct {
 	c       configs.PurgeWebhook
 	rule    rule
 	secrets [][]byte
+	*calls
+}
 
+// calls are the calls of a webhook that were taken. They outlast reloads, over which calls may be under way.
+type calls struct {
 	mu    sync.Mutex
-	seen  map[string]time.Time // ids, by when they may be forgotten
-	order []string             // of them, oldest first
+	seen  map[string]call // by id
+	order []string        // ids, oldest first
+}
+
+// call is one call that was taken.
+type call struct {
+	until time.Time // when it may be forgotten
+	done  bool      // it was answered with a success
 }
 
 // setHooks puts webhooks in force. Callers hold mu.
 func (f *Feeds) setHooks(all map[string]configs.PurgeWebhook) {
 	next := map[string]*hook{}
 	for name, c := range all {
-		h := &hook{name: name, c: c, rule: newRule(c.Map), seen: map[string]time.Time{}}
+		h := &hook{name: name, c: c, rule: newRule(c.Map), calls: &calls{seen: map[string]call{}}}
 		if old := f.hooks[name]; old != nil { // what was taken stays taken
-			old.mu.Lock()
-			h.seen, h.order = old.seen, old.order
-			old.mu.Unlock()
+			h.calls = old.calls
 		}
 		for _, s := range c.Secrets {
 			if key, err := configs.WebhookSecret(s); err == nil { // validation lets only sound ones through
@@ -92,9 +100,19 @@ func (f *Feeds) takeHook(h *hook, r *http.Request, body []byte) (result string, 
 	if err := h.signed(r.Header, body, now); err != nil {
 		return "unsigned", http.StatusUnauthorized, err.Error()
 	}
-	if !h.enter(id, now) {
+	switch fresh, done := h.enter(id, now); {
+	case done:
 		return "repeated", http.StatusNoContent, ""
+	case !fresh: // its sender lost patience: what comes of it is not known yet
+		return failed, http.StatusServiceUnavailable, "the same call is under way; try again"
 	}
+	defer func() {
+		if status == http.StatusNoContent {
+			h.finish(id)
+		} else {
+			h.leave(id) // it may come again
+		}
+	}()
 	p, err := h.rule.apply(body)
 	if err == nil && p.empty() {
 		return ignored, http.StatusNoContent, ""
@@ -103,7 +121,6 @@ func (f *Feeds) takeHook(h *hook, r *http.Request, body []byte) (result string, 
 		p.By = "webhook/" + h.name
 		err = f.o.Purge(r.Context(), p)
 		if err != nil && !errors.Is(err, ErrRefused) {
-			h.leave(id) // it may come again
 			return failed, http.StatusServiceUnavailable, "the purge was not made durable; try again"
 		}
 	}
@@ -149,20 +166,30 @@ func (h *hook) signed(header http.Header, body []byte, now time.Time) error {
 	return nil
 }
 
-// enter notes an id, and tells whether it is new. An id is remembered for as long as its timestamp could be valid.
-func (h *hook) enter(id string, now time.Time) bool {
+// enter notes an id, and tells whether it is new, or else whether its call is done. An id is remembered for as long as its
+// timestamp could be valid.
+func (h *hook) enter(id string, now time.Time) (fresh, done bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for len(h.order) > 0 && (len(h.order) > maxRemembered || now.After(h.seen[h.order[0]])) {
+	for len(h.order) > 0 && (len(h.order) > maxRemembered || now.After(h.seen[h.order[0]].until)) {
 		delete(h.seen, h.order[0])
 		h.order = h.order[1:]
 	}
-	if _, again := h.seen[id]; again {
-		return false
+	if c, again := h.seen[id]; again {
+		return false, c.done
 	}
-	h.seen[id] = now.Add(2 * h.c.Window.D())
+	h.seen[id] = call{until: now.Add(2 * h.c.Window.D())}
 	h.order = append(h.order, id)
-	return true
+	return true, false
+}
+
+func (h *hook) finish(id string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if c, ok := h.seen[id]; ok {
+		c.done = true
+		h.seen[id] = c
+	}
 }
 
 func (h *hook) leave(id string) {

@@ -9,8 +9,11 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"landfall/configs"
 )
@@ -102,5 +105,73 @@ func TestWebhook(t *testing.T) {
 	}
 	if len(h.seen) > maxRemembered+1 {
 		t.Errorf("%d ids are remembered", len(h.seen))
+	}
+}
+
+// A call that is repeated before the first is answered is no success yet, and one that was refused is refused again.
+func TestWebhookRepeats(t *testing.T) {
+	secret := "a secret of thirty-two characters"
+	c := configs.Purge{Webhooks: map[string]configs.PurgeWebhook{"cms": {
+		Secrets: configs.StringList{secret}, Window: configs.Duration(5 * time.Minute), Map: bySKU,
+	}}}
+	k := newTaker(t, "n1", c)
+	call := func(id, body string) int {
+		stamp := fmt.Sprint(time.Now().Unix())
+		mac := hmac.New(sha256.New, []byte(secret))
+		fmt.Fprintf(mac, "%s.%s.%s", id, stamp, body)
+		r := httptest.NewRequest("POST", "http://shop.test"+WebhookPath+"cms", strings.NewReader(body))
+		r.Header.Set("Webhook-Id", id)
+		r.Header.Set("Webhook-Timestamp", stamp)
+		r.Header.Set("Webhook-Signature", "v1,"+base64.StdEncoding.EncodeToString(mac.Sum(nil)))
+		w := httptest.NewRecorder()
+		k.feeds.ServeWebhook(w, r)
+		return w.Code
+	}
+	begun, end := make(chan struct{}), make(chan error)
+	k.fail = func(Purge) error { close(begun); return <-end }
+	first := make(chan int)
+	go func() { first <- call("1", sku(1)) }()
+	<-begun
+	if got := call("1", sku(1)); got != 503 {
+		t.Errorf("while the first is under way: %d", got)
+	}
+	k.feeds.Set(c)
+	if got := call("1", sku(1)); got != 503 {
+		t.Errorf("while the first is under way, after a reload: %d", got)
+	}
+	end <- errors.New("no disk")
+	if got := <-first; got != 503 {
+		t.Errorf("not durable: %d", got)
+	}
+	k.fail = nil
+	if got := call("1", sku(1)); got != 204 || len(k.keys()) != 1 {
+		t.Errorf("again: %d", got)
+	}
+	for range 2 {
+		if got := call("2", "x"); got != 422 {
+			t.Errorf("not understood: %d", got)
+		}
+	}
+}
+
+// Calls of before and after a reload remember their ids in one place.
+func TestWebhookReload(t *testing.T) {
+	c := configs.Purge{Webhooks: map[string]configs.PurgeWebhook{"cms": {Window: configs.Duration(time.Minute)}}}
+	f := New(Options{Metrics: NewMetrics(prometheus.NewRegistry())})
+	f.Set(c)
+	before := f.hooks["cms"]
+	f.Set(c)
+	var calls sync.WaitGroup
+	for i, h := range []*hook{before, f.hooks["cms"]} {
+		calls.Go(func() {
+			for n := range 1000 {
+				h.enter(fmt.Sprint(i, n), time.Now())
+			}
+		})
+	}
+	calls.Wait()
+	before.enter("late", time.Now())
+	if fresh, _ := f.hooks["cms"].enter("late", time.Now()); fresh {
+		t.Error("what came during a reload is forgotten")
 	}
 }

@@ -11,7 +11,7 @@ import (
 // progress.
 const maxWriteAtOnce = 64 << 10
 
-// phase is where an HTTP/1.1 connection is between two requests. An HTTP/2 connection stays phaseNew.
+// phase is where an HTTP/1.1 connection is between two requests. An HTTP/2 or HTTP/3 connection stays phaseNew.
 type phase uint8
 
 const (
@@ -38,6 +38,7 @@ type conn struct {
 	since    time.Time // of the phase
 	h1       *h1Conn   // nil before the protocol is chosen
 	h2       *h2Conn   // nil before the protocol is chosen
+	h3       *h3Conn   // nil before the handshake is over
 	requests *request  // in flight, newest first
 	lastDone time.Time // when a request last finished, or the connection began
 
@@ -118,7 +119,7 @@ func (c *conn) Close() error {
 	if hijacked {
 		held = c.requests // the request of an upgraded connection ends with it
 	}
-	h2 := c.h2
+	h2, h3 := c.h2, c.h3
 	c.mu.Unlock()
 	if first {
 		c.tellRTT()
@@ -127,6 +128,9 @@ func (c *conn) Close() error {
 	if first {
 		if h2 != nil {
 			h2.stopTimers()
+		}
+		if h3 != nil {
+			h3.stopTimer()
 		}
 		if held != nil {
 			held.finish()
@@ -187,18 +191,13 @@ func (c *conn) held(to []Held, now time.Time) []Held {
 	return to
 }
 
-// http2 is the connection's HTTP/2 side, nil when it has none (yet).
-func (c *conn) http2() *h2Conn {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.h2
-}
-
 // proto is the protocol as metrics know it; empty before it is chosen.
 func (c *conn) proto() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
+	case c.h3 != nil:
+		return "h3"
 	case c.h2 != nil:
 		return "h2"
 	case c.h1 != nil:

@@ -49,6 +49,8 @@ func (q *request) proto(upgraded bool) string {
 	switch {
 	case upgraded:
 		return "upgraded"
+	case q.major == 3:
+		return "HTTP/3.0"
 	case q.major == 2:
 		return "HTTP/2.0"
 	}
@@ -68,7 +70,7 @@ func (q *request) finish() {
 	})
 }
 
-// serve is the handler of both HTTP servers: the head phase, then the listener's handler.
+// serve is the handler of all HTTP servers: the head phase, then the listener's handler.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	c := r.Context().Value(connKey{}).(*conn)
 	q := s.begin(c, w, r)
@@ -77,12 +79,19 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	if no == nil {
 		no = admit(r, s.limitsOf(c.ln.kind))
 	}
+	parsed := r
 	r = r.WithContext(q)
 	if no != nil {
 		q.refuse(r, no)
 		return
 	}
-	s.prepareBody(q, w, r)
+	if r.ProtoMajor == 3 && len(r.Trailer) > 0 {
+		r.Body = &h3Trailers{ReadCloser: r.Body, from: parsed, to: r.Trailer}
+	}
+	if no := s.prepareBody(q, w, r); no != nil {
+		q.refuse(r, no)
+		return
+	}
 	c.ln.handler.ServeHTTP(&q.writer, r)
 }
 
@@ -91,6 +100,9 @@ func (s *Server) begin(c *conn, w http.ResponseWriter, r *http.Request) *request
 	q := &request{Context: r.Context(), c: c, info: c.base, start: s.now(), major: r.ProtoMajor,
 		method: r.Method, host: r.Host, path: r.URL.Path}
 	q.info.ID = s.newID()
+	if h3 := c.http3(); h3 != nil {
+		q.info.RemoteAddr = h3.remote()
+	}
 	q.writer = responseWriter{ResponseWriter: w, q: q}
 	s.inFlight.Add(1)
 	s.metrics.inFlight.Inc()
@@ -128,8 +140,8 @@ func (s *Server) end(q *request) {
 	if !q.writer.hijacked {
 		q.finish()
 	}
-	if h2 := q.c.h2; q.major == 2 && s.leaving.Load() {
-		h2.leave()
+	if s.leaving.Load() {
+		q.c.leave()
 	}
 	if p != nil {
 		panic(http.ErrAbortHandler) // the HTTP library cuts the stream or connection
@@ -163,7 +175,7 @@ func admit(r *http.Request, l *configs.Limits) *refusal {
 	} else if r.Method == http.MethodConnect || r.Method == http.MethodTrace {
 		return refuseMethod
 	}
-	if r.ProtoMajor == 2 {
+	if r.ProtoMajor >= 2 {
 		if no := admitH2(r, l); no != nil {
 			return no
 		}
@@ -203,7 +215,7 @@ func extended(r *http.Request) bool {
 	return r.Method == http.MethodConnect && r.Header[protocolField] != nil
 }
 
-// admitH2 judges what the filter judges for HTTP/1.1 and the HTTP/2 library does not.
+// admitH2 judges what the filter judges for HTTP/1.1 and the libraries for HTTP/2 and HTTP/3 do not.
 func admitH2(r *http.Request, l *configs.Limits) *refusal {
 	if hosts := r.Header["Host"]; len(hosts) > 0 { // beside :authority or in its place, RFC 9113 section 8.3.1
 		if len(hosts) > 1 || hosts[0] != r.Host {
@@ -235,29 +247,35 @@ func admitH2(r *http.Request, l *configs.Limits) *refusal {
 	return nil
 }
 
-// prepareBody bounds the request body in size, where no length was declared, and over HTTP/2 in time.
-func (s *Server) prepareBody(q *request, w http.ResponseWriter, r *http.Request) {
+// prepareBody bounds the request body in size, where no length was declared, and over HTTP/2 and HTTP/3 in time.
+func (s *Server) prepareBody(q *request, w http.ResponseWriter, r *http.Request) *refusal {
 	if r.TLS == nil && q.info.TLS { // HTTP/2: net/http was not told of the TLS below
 		st := q.c.h2.tls.ConnectionState()
 		r.TLS = &st
 	}
 	if r.ContentLength == 0 {
 		r.Body = http.NoBody
-		return
+		return nil
 	}
 	if extended(r) {
-		return // its silence and its size are bounded like those of any upgraded connection
+		return nil // its silence and its size are bounded like those of any upgraded connection
 	}
 	if q.c.ln.kind == peerListener {
-		return // the node that the client is connected to has bounded the body and its silence, an upgrade's among them
+		return nil // the node that the client is connected to has bounded the body and its silence, an upgrade's among them
 	}
-	if r.ProtoMajor == 2 {
+	if r.ProtoMajor >= 2 {
 		q.body = stallBody{ReadCloser: r.Body, q: q}
 		r.Body = &q.body
+	}
+	if r.ProtoMajor == 3 {
+		if no := prepareH3Body(q, r); no != nil {
+			return no
+		}
 	}
 	if r.ContentLength < 0 {
 		r.Body = http.MaxBytesReader(w, r.Body, int64(s.limits().Body))
 	}
+	return nil
 }
 
 // clip bounds what a client said before it is logged.

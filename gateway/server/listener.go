@@ -12,6 +12,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -40,6 +41,8 @@ type listener struct {
 	kind    kind
 	tls     *tls.Config
 	handler http.Handler
+	altSvc  atomic.Pointer[string] // what responses tell of HTTP/3; nil: nothing
+	quic    *quicListener          // instead of the TCPListener, for HTTP/3
 }
 
 // AddHTTP listens on addr (host:port) for plain HTTP/1.1 and returns the address bound to, which has the port chosen
@@ -173,9 +176,9 @@ func (s *Server) admitConn(l *listener, nc *net.TCPConn) {
 	s.serving.Go(func() { s.serveTLS(c) })
 }
 
-// addrPort is a TCP address with IPv4 unmapped.
+// addrPort is a TCP or UDP address with IPv4 unmapped.
 func addrPort(a net.Addr) netip.AddrPort {
-	t, ok := a.(*net.TCPAddr)
+	t, ok := a.(interface{ AddrPort() netip.AddrPort })
 	if !ok {
 		return netip.AddrPort{}
 	}

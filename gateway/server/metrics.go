@@ -14,6 +14,7 @@ type Metrics struct {
 	cut               prometheus.Counter
 	panics            prometheus.Counter
 	h2Errors          *prometheus.CounterVec
+	udpBuffer         prometheus.Gauge
 }
 
 // NewMetrics creates the server's metrics and registers them with reg. It panics when they are registered already.
@@ -23,7 +24,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	}
 	m := &Metrics{
 		connections: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "landfall_connections",
-			Help: "Open connections, by listener (http, https, peer) and protocol (h1, h2)."}, []string{"listener", "proto"}),
+			Help: "Open connections, by listener (http, https, peer) and protocol (h1, h2, h3)."}, []string{"listener", "proto"}),
 		accepted: counter("landfall_connections_accepted_total",
 			"Connections accepted, those closed at once included.", "listener"),
 		refusedConns: counter("landfall_connections_refused_total",
@@ -42,8 +43,10 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Help: "Requests whose handler panicked."}),
 		h2Errors: counter("landfall_http2_errors_total",
 			"Protocol errors of HTTP/2 clients, by the kind that the HTTP/2 library names.", "kind"),
+		udpBuffer: prometheus.NewGauge(prometheus.GaugeOpts{Name: "landfall_http3_receive_buffer_bytes",
+			Help: "Receive buffer that the system gave the HTTP/3 socket; bursts are lost below 7340032. Linux only."}),
 	}
 	reg.MustRegister(m.connections, m.accepted, m.refusedConns, m.handshakeFailures, m.inFlight, m.refusedRequests,
-		m.stalled, m.cut, m.panics, m.h2Errors)
+		m.stalled, m.cut, m.panics, m.h2Errors, m.udpBuffer)
 	return m
 }

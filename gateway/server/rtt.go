@@ -8,6 +8,12 @@ func (c *conn) tellRTT() {
 	if c.srv.onRTT == nil || c.ln.kind == peerListener {
 		return
 	}
+	if h3 := c.http3(); h3 != nil {
+		if rtt := h3.quic.ConnectionStats().MinRTT; rtt > 0 {
+			c.srv.onRTT(h3.remote().Addr(), rtt)
+		}
+		return
+	}
 	if tcp, ok := c.Conn.(*net.TCPConn); ok {
 		if rtt, ok := minRTT(tcp); ok {
 			c.srv.onRTT(c.base.RemoteAddr.Addr().Unmap(), rtt)

@@ -26,8 +26,8 @@ type Options struct {
 	Logger  *slog.Logger     // default: discards
 	Metrics *Metrics         // default: metrics that nobody sees
 	Now     func() time.Time // ages, rates and stalls; deadlines of sockets go by the system's clock. Default: time.Now
-	// OnRTT is told the smallest round trip of each client connection over TCP when it ends, where the system knows it
-	// (Linux). It must not wait. Nil: not asked for.
+	// OnRTT is told the smallest round trip of each client connection when it ends: over TCP where the system knows it
+	// (Linux), over QUIC by its own estimate. It must not wait. Nil: not asked for.
 	OnRTT func(client netip.Addr, rtt time.Duration)
 	Rand  io.Reader // request ids and jitter; must be safe for concurrent use. Default: crypto/rand
 }
@@ -57,16 +57,18 @@ type Server struct {
 	h1     *http.Server
 	h1Feed *feed
 
-	mu        sync.Mutex
-	running   bool
-	listeners []*listener
-	conns     map[*conn]struct{}
-	accepting sync.WaitGroup // accept loops
-	serving   sync.WaitGroup // handshakes and HTTP/2 connections
-	failed    chan error     // a listener's failure
-	stopOnce  sync.Once
-	report    StopReport
-	stopped   chan struct{}
+	mu            sync.Mutex
+	running       bool
+	listeners     []*listener
+	quics         []*listener // for HTTP/3
+	conns         map[*conn]struct{}
+	accepting     sync.WaitGroup // accept loops
+	serving       sync.WaitGroup // handshakes, HTTP/2 and HTTP/3 connections
+	failed        chan error     // a listener's failure
+	acceptingQUIC sync.WaitGroup // accept loops of HTTP/3, which end with their handshakes
+	stopOnce      sync.Once
+	report        StopReport
+	stopped       chan struct{}
 }
 
 // New creates a server without listeners.
@@ -100,7 +102,7 @@ func New(o Options) *Server {
 }
 
 // SetLimits replaces the limits. Bounds on connections, heads, bodies and the times of HTTP/1.1 hold from the next
-// connection, request or read on; an HTTP/2 connection keeps the streams, head size and idle time it began with.
+// connection, request or read on; an HTTP/2 or HTTP/3 connection keeps the streams, head size and idle time it began with.
 func (s *Server) SetLimits(l configs.Limits) {
 	if l == (configs.Limits{}) {
 		l.Body = 64 << 20
@@ -155,6 +157,9 @@ func (s *Server) Run(ctx context.Context) error {
 	s.running = true
 	for _, l := range s.listeners {
 		s.accept(l)
+	}
+	for _, l := range s.quics {
+		s.acceptQUIC(l)
 	}
 	s.mu.Unlock()
 

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// sweep looks, until ctx ends, for HTTP/2 streams whose client takes or sends nothing, and for clients to forget. A
+// sweep looks, until ctx ends, for streams of HTTP/2 and HTTP/3 whose client takes or sends nothing, and for clients to forget. A
 // stalled HTTP/1.1 client runs into the deadlines of its connection; a deadline of each HTTP/2 stream would have to be
 // renewed through the connection's one goroutine at every write.
 func (s *Server) sweep(ctx context.Context) {
@@ -26,11 +26,12 @@ func (s *Server) sweep(ctx context.Context) {
 }
 
 // cutStalled resets the connection's streams that stalled. One whose handler is done but whose last bytes are not
-// taken is not among the requests; a connection with nothing but such streams is closed.
+// taken is not among the requests; a connection with nothing but such streams is closed, and one of HTTP/3 without requests
+// too, as its library keeps no such time over streams that never become requests.
 func (c *conn) cutStalled(now time.Time, idle time.Duration) {
 	c.mu.Lock()
-	h2 := c.h2
-	if h2 == nil || c.phase == phaseClosed {
+	h2, h3 := c.h2, c.h3
+	if h2 == nil && h3 == nil || c.phase == phaseClosed {
 		c.mu.Unlock()
 		return
 	}
@@ -41,15 +42,18 @@ func (c *conn) cutStalled(now time.Time, idle time.Duration) {
 		}
 	}
 	last := c.lastDone
-	if opened := time.Unix(0, h2.openedAt.Load()); opened.After(last) {
-		last = opened
-	}
-	orphan := c.requests == nil && h2.open.Load() && now.Sub(last) > idle
+	quiet := c.requests == nil && now.Sub(last) > idle
 	c.mu.Unlock()
 	for _, q := range stuck {
 		q.cut(now, idle)
 	}
-	if orphan {
+	if h3 != nil {
+		if quiet {
+			_ = c.Close()
+		}
+		return
+	}
+	if quiet && h2.open.Load() && now.Sub(time.Unix(0, h2.openedAt.Load())) > idle {
 		c.srv.metrics.stalled.WithLabelValues("write").Inc()
 		_ = c.Close()
 	}
@@ -72,7 +76,7 @@ func (q *request) cut(now time.Time, idle time.Duration) {
 	case since(&q.writing, now) > idle:
 		q.writing.Store(0)
 		q.c.srv.metrics.stalled.WithLabelValues("write").Inc()
-		_ = rc.SetWriteDeadline(past) // HTTP/2 streams always take deadlines
+		_ = rc.SetWriteDeadline(past) // streams always take deadlines
 	case since(&q.reading, now) > idle:
 		q.reading.Store(0)
 		q.c.srv.metrics.stalled.WithLabelValues("read").Inc()

@@ -29,7 +29,7 @@ type Held struct {
 	Host   string        `json:"host"`
 	Path   string        `json:"path"`   // without the query
 	Remote string        `json:"remote"` // address and port
-	Proto  string        `json:"proto"`  // HTTP/1.1, HTTP/2.0 or upgraded
+	Proto  string        `json:"proto"`  // HTTP/1.1, HTTP/2.0, HTTP/3.0 or upgraded
 	Age    time.Duration `json:"age"`
 }
 
@@ -49,21 +49,41 @@ func (s *Server) InFlight() []Held {
 }
 
 // SetLeaving tells the server that its node is about to stop, or no longer is. While it leaves, it accepts and answers
-// as ever, but moves clients off: HTTP/1.1 responses carry Connection: close; every HTTP/2 connection, idle or not, is
+// as ever, but moves clients off: HTTP/1.1 responses carry Connection: close; every HTTP/2 or HTTP/3 connection, idle or not, is
 // told by GOAWAY at a random moment within five seconds, or behind its next response.
 func (s *Server) SetLeaving(leaving bool) {
 	if s.leaving.Swap(leaving) == leaving || !leaving {
 		return
 	}
 	s.each(func(c *conn) {
-		if h2 := c.http2(); h2 != nil {
-			h2.after(s.jitter(leaveSpread), func() {
-				if s.leaving.Load() {
-					h2.leave()
-				}
-			})
+		c.mu.Lock()
+		h2, h3 := c.h2, c.h3
+		c.mu.Unlock()
+		leave := func() {
+			if s.leaving.Load() {
+				c.leave()
+			}
+		}
+		if h2 != nil {
+			h2.after(s.jitter(leaveSpread), leave)
+		}
+		if h3 != nil {
+			h3.after(s.jitter(leaveSpread), leave)
 		}
 	})
+}
+
+// leave tells an HTTP/2 or HTTP/3 client to go.
+func (c *conn) leave() {
+	c.mu.Lock()
+	h2, h3 := c.h2, c.h3
+	c.mu.Unlock()
+	if h2 != nil {
+		h2.leave()
+	}
+	if h3 != nil {
+		h3.leave(c.srv.now())
+	}
 }
 
 // jitter is a random time below d.
@@ -103,6 +123,7 @@ func (s *Server) stop(parent context.Context, grace time.Duration) StopReport {
 		s.log.Warn("stopping: a request was cut", h.attrs()...)
 	}
 	s.cutAll(ctx)
+	s.closeQUIC()
 	s.log.Info("stopped", "finished", report.Finished, "cut", len(report.Cut))
 	return report
 }
@@ -111,6 +132,7 @@ func (s *Server) stop(parent context.Context, grace time.Duration) StopReport {
 func (s *Server) closeListeners(withLastCall bool) {
 	s.mu.Lock()
 	s.stopping.Store(true) // under mu: no listener is added behind this
+	s.closeQUICListeners()
 	for _, l := range s.listeners {
 		if withLastCall && s.running {
 			_ = l.SetDeadline(time.Now().Add(lastCall)) // one that is closed already needs none
@@ -158,6 +180,10 @@ func (c *conn) retire(now time.Time) bool {
 	switch {
 	case c.phase == phaseClosed:
 		return true
+	case c.h3 != nil:
+		if c.h3.retire(c.requests == nil, c.lastDone, now) {
+			go c.Close()
+		}
 	case c.h2 != nil:
 		if c.h2.retire(c.requests == nil, now) {
 			go c.Close()

@@ -40,6 +40,11 @@ func (w *responseWriter) begin(status int) {
 	if w.q.major == 1 && w.q.c.srv.leaving.Load() {
 		w.Header().Set("Connection", "close")
 	}
+	if told := w.q.c.ln.altSvc.Load(); told != nil && !w.q.c.srv.leaving.Load() {
+		if h := w.Header(); h["Alt-Svc"] == nil { // a better region comes first
+			h["Alt-Svc"] = []string{*told}
+		}
+	}
 	w.ResponseWriter.WriteHeader(status)
 }
 
@@ -89,7 +94,7 @@ func (w *responseWriter) FlushError() error {
 }
 
 // Hijack takes the connection over from HTTP/1.1, as after a 101. It stays in the books as a request in flight until
-// it is closed, and Stop cuts it when its grace is over. Over HTTP/2 it fails with http.ErrNotSupported.
+// it is closed, and Stop cuts it when its grace is over. Over HTTP/2 and HTTP/3 it fails with http.ErrNotSupported.
 func (w *responseWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	nc, rw, err := http.NewResponseController(w.ResponseWriter).Hijack()
 	if err != nil {
@@ -106,18 +111,18 @@ func (w *responseWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 
 // mark notes that a write is under way.
 func (w *responseWriter) mark() {
-	if w.q.major == 2 {
+	if w.q.major >= 2 {
 		w.q.writing.Store(w.q.c.srv.now().UnixNano())
 	}
 }
 
 func (w *responseWriter) unmark() {
-	if w.q.major == 2 {
+	if w.q.major >= 2 {
 		w.q.writing.Store(0)
 	}
 }
 
-// stallBody is an HTTP/2 request's body; it marks reads that are under way.
+// stallBody is an HTTP/2 or HTTP/3 request's body; it marks reads that are under way.
 type stallBody struct {
 	io.ReadCloser
 	q *request

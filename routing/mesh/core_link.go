@@ -64,8 +64,10 @@ func (c *core) linkUp(now instant, id uint64, peer string, i info, speaks int, d
 	mb.dialing, mb.fails = false, 0
 	c.adopt(now, mb, i, true)
 	if old := mb.link; old != nil {
-		// Both sides dialled at once: both keep the one that the smaller name dialled, unless it is silent.
-		keepOld := old.dialed != dialed && old.dialed == (c.node < peer) && now.at.Sub(mb.reach.since) < 2*c.beat
+		// Both sides dialled at once: both keep the one that the smaller name dialled, unless it is silent. A young one
+		// can't have said much yet, least of all where the peer was out of reach.
+		silent := now.at.Sub(mb.reach.since) >= 2*c.beat && now.at.Sub(old.opened) >= silenceLimit(c.beat, mb.rtt.smoothed)
+		keepOld := old.dialed != dialed && old.dialed == (c.node < peer) && !silent
 		if keepOld {
 			c.out.closes = append(c.out.closes, id)
 			return &c.out

@@ -59,7 +59,7 @@ func (m *Mesh) openGossip() error {
 	if err != nil {
 		return err
 	}
-	inner, err := listen(m.opt.Bind, bridge)
+	inner, err := m.opt.underlay(m.opt.Bind, bridge)
 	if err != nil {
 		return err
 	}
@@ -88,7 +88,7 @@ func (m *Mesh) openGossip() error {
 }
 
 // listen opens the gossip sockets.
-func listen(bind netip.AddrPort, logger *log.Logger) (*memberlist.NetTransport, error) {
+func listen(bind netip.AddrPort, logger *log.Logger) (underlay, error) {
 	tries := 1
 	if bind.Port() == 0 {
 		tries = bindTries
@@ -100,7 +100,7 @@ func listen(bind netip.AddrPort, logger *log.Logger) (*memberlist.NetTransport, 
 			BindAddrs: []string{bind.Addr().String()}, BindPort: int(bind.Port()), Logger: logger,
 		})
 		if err == nil {
-			return t, nil
+			return sockets{t}, nil
 		}
 	}
 	hint := "choose an address of this machine for listen.mesh or --bind"

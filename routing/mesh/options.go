@@ -3,6 +3,7 @@ package mesh
 import (
 	"errors"
 	"fmt"
+	"log"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -67,7 +68,8 @@ type Options struct {
 	// registers.disk registers.future registers.full mesh.alone mesh.refused. nil: events are logged.
 	OnEvent func(kind, subject, detail string)
 
-	tune func(*memberlist.Config) // tests: faster gossip
+	tune     func(*memberlist.Config)                            // tests: faster gossip
+	underlay func(netip.AddrPort, *log.Logger) (underlay, error) // tests: a network in memory
 }
 
 // withDefaults is the options with what is absent filled in, or what is wrong with them.
@@ -86,6 +88,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.Rand == nil {
 		o.Rand = rand.Float64
+	}
+	if o.underlay == nil {
+		o.underlay = listen
 	}
 	if o.OnRegister == nil {
 		o.OnRegister = func(Register) {}

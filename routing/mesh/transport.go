@@ -20,10 +20,26 @@ const (
 // errCut is what a simulated partition answers.
 var errCut = errors.New("mesh: cut off by a simulated partition")
 
-// transport wraps memberlist's own: it bounds inbound connections, counts, lets a shutdown end dials and connections at
-// once, and delays or cuts what goes to a region (labs and drills).
+// underlay is what gossip travels on.
+type underlay interface {
+	memberlist.NodeAwareTransport
+	GetAutoBindPort() int
+	// dial connects to a node; ctx ends the attempt.
+	dial(ctx context.Context, to memberlist.Address, timeout time.Duration) (net.Conn, error)
+}
+
+// sockets is the underlay of a real node: memberlist's own, but for dials, which a shutdown must be able to end.
+type sockets struct{ *memberlist.NetTransport }
+
+func (sockets) dial(ctx context.Context, to memberlist.Address, timeout time.Duration) (net.Conn, error) {
+	d := net.Dialer{Timeout: timeout}
+	return d.DialContext(ctx, "tcp", to.Addr)
+}
+
+// transport wraps an underlay: it bounds inbound connections, counts, lets a shutdown end dials and connections at once,
+// and delays or cuts what goes to a region (labs and drills).
 type transport struct {
-	*memberlist.NetTransport
+	underlay
 	metrics *Metrics
 	region  func(name string, addr netip.AddrPort) string
 	delay   func(region string) time.Duration // nil: none
@@ -44,9 +60,9 @@ type transport struct {
 
 var _ memberlist.NodeAwareTransport = (*transport)(nil)
 
-func newTransport(inner *memberlist.NetTransport, metrics *Metrics, region func(string, netip.AddrPort) string, delay func(string) time.Duration) *transport {
+func newTransport(inner underlay, metrics *Metrics, region func(string, netip.AddrPort) string, delay func(string) time.Duration) *transport {
 	t := &transport{
-		NetTransport: inner, metrics: metrics, region: region, delay: delay,
+		underlay: inner, metrics: metrics, region: region, delay: delay,
 		packets: make(chan *memberlist.Packet), streams: make(chan net.Conn),
 		slots: make(chan struct{}, maxStreams), open: map[*trackedConn]struct{}{},
 	}
@@ -55,7 +71,7 @@ func newTransport(inner *memberlist.NetTransport, metrics *Metrics, region func(
 	t.wg.Go(t.pumpPackets)
 	t.wg.Go(t.pumpStreams)
 	if delay != nil {
-		t.queue = newDelayQueue(maxDelayed, func(p delayed) { _, _ = t.NetTransport.WriteToAddress(p.body, p.to) })
+		t.queue = newDelayQueue(maxDelayed, func(p delayed) { _, _ = t.underlay.WriteToAddress(p.body, p.to) })
 		t.wg.Go(func() { t.queue.run(t.pumps) })
 	}
 	return t
@@ -70,7 +86,7 @@ func (t *transport) StreamCh() <-chan net.Conn { return t.streams }
 func (t *transport) pumpPackets() {
 	for {
 		select {
-		case p := <-t.NetTransport.PacketCh():
+		case p := <-t.underlay.PacketCh():
 			t.metrics.received("packet")
 			select {
 			case t.packets <- p:
@@ -86,7 +102,7 @@ func (t *transport) pumpPackets() {
 func (t *transport) pumpStreams() {
 	for {
 		select {
-		case c := <-t.NetTransport.StreamCh():
+		case c := <-t.underlay.StreamCh():
 			t.metrics.received("stream")
 			t.admit(c)
 		case <-t.pumps.Done():
@@ -144,7 +160,7 @@ func (t *transport) WriteToAddress(b []byte, a memberlist.Address) (time.Time, e
 		return time.Now(), nil
 	}
 	t.metrics.sent("packet")
-	return t.NetTransport.WriteToAddress(b, a)
+	return t.underlay.WriteToAddress(b, a)
 }
 
 // DialTimeout connects to an address.
@@ -158,8 +174,7 @@ func (t *transport) DialAddressTimeout(a memberlist.Address, timeout time.Durati
 		return nil, errCut
 	}
 	t.metrics.sent("stream")
-	d := net.Dialer{Timeout: timeout}
-	c, err := d.DialContext(t.ctx, "tcp", a.Addr)
+	c, err := t.dial(t.ctx, a, timeout)
 	if err != nil {
 		return nil, err
 	}
@@ -178,7 +193,7 @@ func (t *transport) Shutdown() error {
 	for _, c := range open {
 		_ = c.Close()
 	}
-	err := t.NetTransport.Shutdown() // waits for its listeners, which may be handing over: the pumps still run
+	err := t.underlay.Shutdown() // waits for its listeners, which may be handing over: the pumps still run
 	t.stop()
 	t.wg.Wait()
 	return err

@@ -28,8 +28,9 @@ const (
 	trouble = 10 * time.Minute
 	// slowest is the longest pause after failures.
 	slowest = 10 * time.Minute
-	// maxBatch bounds the names of one call: with eight addresses of each family they stay well under a message's 64 KiB.
+	// maxBatch bounds the names of one call, and maxBytes what they take in a message, which ends at 64 KiB.
 	maxBatch = 100
+	maxBytes = 48 << 10
 )
 
 // Provider is what a push needs of a DNS provider. Every package of the libdns family has it.
@@ -151,7 +152,7 @@ func (p *Pusher) step(ctx context.Context) {
 	if len(due) == 0 || now.Sub(p.elected) < settle || now.Before(p.next) {
 		return
 	}
-	batch := due[:min(len(due), maxBatch)]
+	batch := batchOf(due)
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	err := p.push(ctx, batch)
@@ -159,6 +160,20 @@ func (p *Pusher) step(ctx context.Context) {
 		return // the node stops
 	}
 	p.account(batch, len(due), err)
+}
+
+// batchOf are the first names of due that fit in one message, at least one. An RFC 2136 update tells a name without
+// compression with each address, once to remove what is there and once to add the new one.
+func batchOf(due []Name) []Name {
+	const fixed = 10 + 16 // type, class, TTL and length (RFC 1035, section 3.2.1), and an address
+	sum := 0
+	for i, n := range due {
+		sum += 2 * max(len(n.Addrs), 1) * (len(n.Host) + 2 + fixed)
+		if i == maxBatch || i > 0 && sum > maxBytes {
+			return due[:i]
+		}
+	}
+	return due
 }
 
 // due are the names that the provider has to be told of, and those that can't be, sorted.

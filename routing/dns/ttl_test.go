@@ -17,6 +17,7 @@ func TestTTL(t *testing.T) {
 		{5 * time.Second, 20 * time.Second, 40 * time.Second, 20 * time.Second},
 		{5 * time.Second, 30 * time.Second, 60 * time.Second, 30 * time.Second},
 		{20 * time.Second, 20 * time.Second, 0, 20 * time.Second},
+		{0, 20 * time.Second, time.Hour, 20 * time.Second},
 		{time.Second, 24 * time.Hour, 1 << 62, 24 * time.Hour},
 	} {
 		if got := TTL(c.least, c.most, c.calm); got != c.want {

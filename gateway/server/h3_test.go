@@ -191,6 +191,16 @@ func TestH3AltSvc(t *testing.T) {
 	if got := tell("https://" + h.https(ok) + "/"); got != "" {
 		t.Errorf("a listener without HTTP/3: %q", got)
 	}
+	r, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+addr+"/", nil)
+	r.Header.Set("Alt-Used", "eu.test")
+	res, err := h.h2().RoundTrip(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = res.Body.Close()
+	if got := res.Header.Get("Alt-Svc"); got != "" {
+		t.Errorf("a client that another region sent here: %q", got)
+	}
 	h.s.SetLeaving(true)
 	if got := tell("https://" + addr + "/"); got != "" {
 		t.Errorf("a leaving node: %q", got)

@@ -24,6 +24,7 @@ type request struct {
 	info            ConnInfo
 	start           time.Time
 	major           int
+	byAlternative   bool // the client came by an alternative service (RFC 7838, section 5)
 	method          string
 	host            string
 	path            string
@@ -97,7 +98,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 
 // begin enters a request into the books.
 func (s *Server) begin(c *conn, w http.ResponseWriter, r *http.Request) *request {
-	q := &request{Context: r.Context(), c: c, info: c.base, start: s.now(), major: r.ProtoMajor,
+	q := &request{Context: r.Context(), c: c, info: c.base, start: s.now(), major: r.ProtoMajor, byAlternative: r.Header["Alt-Used"] != nil,
 		method: r.Method, host: r.Host, path: r.URL.Path}
 	q.info.ID = s.newID()
 	if h3 := c.http3(); h3 != nil {

@@ -40,7 +40,9 @@ func (w *responseWriter) begin(status int) {
 	if w.q.major == 1 && w.q.c.srv.leaving.Load() {
 		w.Header().Set("Connection", "close")
 	}
-	if told := w.q.c.ln.altSvc.Load(); told != nil && !w.q.c.srv.leaving.Load() {
+	// A client that another region sent here by an alternative keeps it: ours, which is of the name itself, would replace it
+	// and lead the client back to where DNS sent it.
+	if told := w.q.c.ln.altSvc.Load(); told != nil && !w.q.byAlternative && !w.q.c.srv.leaving.Load() {
 		if h := w.Header(); h["Alt-Svc"] == nil { // a better region comes first
 			h["Alt-Svc"] = []string{*told}
 		}

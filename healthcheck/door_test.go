@@ -265,13 +265,13 @@ func doorAt(region, service string, addrs ...string) Door {
 
 var doorPolicy = DoorPolicy{Interval: 2 * time.Second, Timeout: time.Second, Rise: 2, Fall: 3, Distrust: 0.5}
 
-// watching runs a Doors in virtual time.
-func watching(t *testing.T, doors []Door, story func(*Doors, *doorNet)) {
+// watching runs a Doors in virtual time; random may be nil, as in DoorOptions.
+func watching(t *testing.T, random func() float64, doors []Door, story func(*Doors, *doorNet)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		p := NewPasses("shop", [][]byte{doorKey32(1)})
 		n := &doorNet{p: p, state: map[string]string{}, asked: map[string]int{}}
-		d := NewDoors(DoorOptions{Passes: p, transport: n})
+		d := NewDoors(DoorOptions{Passes: p, transport: n, Rand: random})
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error)
 		go func() { ended <- d.Run(ctx) }()
@@ -296,7 +296,8 @@ func seenDoors(d *Doors) string {
 
 func TestDoorsStory(t *testing.T) {
 	doors := []Door{doorAt("eu", "web", "10.0.0.1", "10.0.0.2"), doorAt("us", "web", "10.0.1.1"), doorAt("us", "shop", "10.0.1.1"), doorAt("ap", "web", "10.0.2.1")}
-	watching(t, doors, func(d *Doors, n *doorNet) {
+	steady := func() float64 { return 0.25 } // asks every door first after 0.5 s and then each 1.9 s
+	watching(t, steady, doors, func(d *Doors, n *doorNet) {
 		want := func(when, want string) {
 			t.Helper()
 			if got := seenDoors(d); got != want {
@@ -345,7 +346,7 @@ func TestDoorsAreConstantWork(t *testing.T) {
 	}
 	many = append(many, doorAt("eu", "web", "10.0.1.1"), doorAt("us", "web", "10.0.1.2"))
 	for _, doors := range [][]Door{many[500:], many} {
-		watching(t, doors, func(d *Doors, n *doorNet) {
+		watching(t, nil, doors, func(d *Doors, n *doorNet) {
 			pass(20 * time.Second)
 			sum := func() (sum int) {
 				n.mu.Lock()

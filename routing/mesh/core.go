@@ -42,6 +42,7 @@ type core struct {
 	readyAfter uint64        // up to this token
 	stale      bool          // away for longer than tombstones live
 	last       instant       // when the clock was last looked at
+	stirred    time.Time     // when time or a message last came
 	skew       time.Duration // what to add to the wall clock to get the fleet's
 	quiet      time.Time     // when the last repair of the registers ended
 	softQuiet  time.Time     // when soft state was last compared
@@ -179,6 +180,7 @@ func softPrint(node, boot string, version uint64) uint32 {
 func (c *core) tick(now instant) *effects {
 	c.begin()
 	c.noteClock(now)
+	c.noteNap(now)
 	for i := 0; i < len(c.lineup); {
 		l := c.lineup[i]
 		if c.tickLink(now, l); i < len(c.lineup) && c.lineup[i] == l { // else it was given up

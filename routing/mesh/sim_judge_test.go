@@ -124,7 +124,7 @@ func (j *jury) lookAt(st *seat, n *simNode) {
 	at := j.s.epoch().Add(j.s.now)
 	ballot := healthcheck.NewBallot(j.observations(n, at), j.quorum)
 	var sights []healthcheck.Sight
-	nodes, heard := map[string][]routing.Node{}, map[string]bool{n.region: true}
+	nodes, others, heard := map[string][]routing.Node{}, map[string]bool{}, map[string]bool{}
 	for _, region := range j.regions {
 		seen := healthcheck.Sight{Subject: healthcheck.Subject{Region: region}, State: routing.Unknown}
 		if region == n.region {
@@ -136,6 +136,7 @@ func (j *jury) lookAt(st *seat, n *simNode) {
 				continue
 			}
 			nodes[region] = append(nodes[region], routing.Node{Name: mb.name})
+			others[region] = others[region] || region != n.region || mb.info.State != Leaving
 			heard[region] = heard[region] || mb.seen() == reachable
 			alive := mb.live(at)
 			if alive {
@@ -148,7 +149,7 @@ func (j *jury) lookAt(st *seat, n *simNode) {
 				seen.State = routing.Down
 			}
 		}
-		seen.Silent = len(nodes[region]) > 0 && !heard[region]
+		seen.Silent = others[region] && !heard[region]
 		st.calm = st.calm && seen.State == routing.Up && !seen.Silent
 		sights = append(sights, seen)
 	}

@@ -39,7 +39,7 @@ type view struct {
 	drains  []Drain // in force
 	weights []Weight
 	self    string             // this node's region
-	peers   map[string]float64 // round trips to the other regions, in milliseconds
+	peers   map[string]peerRTT // round trips to the other regions
 	now     time.Time
 	version uint64
 	weigh   func(*routing.Snapshot, []regionFacts) // puts verdicts in the place of what is seen; nil: none
@@ -96,7 +96,7 @@ func (v view) snapshot() (*routing.Snapshot, []regionFacts) {
 		}
 		s.Services = append(s.Services, svc)
 	}
-	s.PeerRTT = v.peerRTT(s.Regions)
+	s.PeerRTT, s.Estimated = v.peerRTT(s.Regions)
 	if v.weigh != nil {
 		v.weigh(&s, facts)
 	}

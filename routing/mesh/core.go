@@ -30,6 +30,7 @@ type core struct {
 	token   uint64
 
 	self    selfSaid
+	place   place
 	members map[string]*member
 	order   []*member // members by name, so that equal steps have equal effects
 	links   map[uint64]*link
@@ -103,7 +104,8 @@ func newCore(node string, self info, beat, solo time.Duration, now instant, rand
 		batches: map[uint64][]Register{}, waits: map[uint64]*wait{}, spreads: map[Stamp]*spread{},
 		members: map[string]*member{}, links: map[uint64]*link{}, said: map[string]time.Time{}, started: now.at,
 	}
-	c.self = selfSaid{info: self, version: 1, sections: map[uint64][]byte{sectionInfo: appendMeta(nil, self)}}
+	c.place = newPlace(node, c.boot)
+	c.self = selfSaid{info: self, version: 1, sections: map[uint64][]byte{sectionInfo: appendMeta(nil, self), sectionPlace: placeBody(c.place.own)}}
 	c.digests.due = true
 	return c
 }
@@ -227,6 +229,7 @@ func (c *core) look(now instant) {
 		mb.settleInto(c, now.at)
 		if mb.forgotten(now.at) {
 			delete(c.members, mb.name)
+			c.place.client.ForgetNode(mb.name)
 			c.topology, c.dirty, c.out.changed = true, true, true
 			c.graph.stale = true
 			return true
@@ -235,6 +238,7 @@ func (c *core) look(now instant) {
 		return false
 	})
 	c.withdraw(now)
+	c.tellPlace(now)
 	if now.at.Sub(c.observed) >= observeEvery {
 		c.dirty = true
 	}

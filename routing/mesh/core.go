@@ -105,7 +105,7 @@ func newCore(node string, self info, beat, solo time.Duration, now instant, rand
 		members: map[string]*member{}, links: map[uint64]*link{}, said: map[string]time.Time{}, started: now.at,
 	}
 	c.place = newPlace(node, c.boot)
-	c.self = selfSaid{info: self, version: 1, sections: map[uint64][]byte{sectionInfo: appendMeta(nil, self), sectionPlace: placeBody(c.place.own)}}
+	c.self = selfSaid{info: self, version: 1, sections: map[uint64][]byte{sectionInfo: appendMeta(nil, self)}}
 	c.digests.due = true
 	return c
 }

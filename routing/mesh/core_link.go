@@ -336,7 +336,7 @@ func (c *core) takeBeat(now instant, l *link, b *beat) {
 			if rtt := now.at.Sub(sent) - time.Duration(min(b.hold, maxHold))*time.Microsecond; rtt >= 0 && !sent.IsZero() {
 				mb.rtt.add(now.at, rtt)
 				if mb.info.Region != c.region { // those near by tell little of the distance, and much of noise
-					c.place.measured(mb.name, mb.place, mb.rtt.smoothed)
+					c.place.measured(mb.name, mb.info.Region, mb.rtt.smoothed)
 				}
 			}
 		}

@@ -32,9 +32,10 @@ const (
 	maxPlaceError = 1.5 // before anything is measured
 )
 
-// place is this node's own coordinate.
+// place is this node's own coordinate, and what the other regions tell of theirs.
 type place struct {
 	client    *coordinate.Client
+	regions   map[string]*Coordinate
 	own, told *coordinate.Coordinate
 	toldAt    time.Time // by the fleet's clock
 	tellings  int       // in a row
@@ -53,14 +54,22 @@ func newPlace(node, boot string) place {
 		start.Vec[i] = (float64(h.Sum64()>>11)/(1<<53) - 0.5) * startSpread
 	}
 	_ = client.SetCoordinate(start) // it is finite and has the right dimensions
-	return place{client: client, own: start, told: start}
+	return place{client: client, regions: map[string]*Coordinate{}, own: start, told: start}
 }
 
 // startSpread is how far apart nodes begin, in seconds.
 const startSpread = 0.002
 
-// measured folds a round trip to a peer into this node's coordinate.
-func (p *place) measured(peer string, at *Coordinate, rtt time.Duration) {
+// heard takes where a region says it is.
+func (p *place) heard(region string, at *Coordinate) {
+	if p.regions[region] != nil || len(p.regions) < MaxMembers {
+		p.regions[region] = at
+	}
+}
+
+// measured folds a round trip to a peer into this node's coordinate. Where the peer is, its region tells.
+func (p *place) measured(peer, region string, rtt time.Duration) {
+	at := p.regions[region]
 	if at == nil {
 		return
 	}
@@ -69,22 +78,39 @@ func (p *place) measured(peer string, at *Coordinate, rtt time.Duration) {
 	}
 }
 
-// A coordinate is told anew when it has moved by a tenth of its distance from the middle of the fleet, and by two
-// milliseconds: estimates are not better than that. Each telling changes what the whole fleet compares, so the nodes tell
-// in the same moments, and ever more rarely where round trips fit no space and keep them moving.
+// One node of a region tells where it is, since its neighbours are at about the same place: the first by name of those that
+// are reached. It tells anew when the coordinate has moved by a tenth of its distance from the middle of the fleet, and by two
+// milliseconds: estimates are not better than that. Each telling changes what the whole fleet compares, so the regions tell in
+// the same moments, and ever more rarely where round trips fit no space and keep them moving.
 const (
 	placeShare = 0.1
 	placeLeast = 0.002 // seconds
 	placePause = 10 * time.Second
-	placeSoon  = 4 // tellings in a row with that pause; then it doubles
-	placeRare  = 5 // times
+	placeSoon  = 4 // tellings in a row with that pause; then it quadruples
+	placeRare  = 3 // times
 )
+
+// placeFirst is when a node has met its neighbours.
+const placeFirst = 3 * time.Second
+
+// speaksForRegion tells whether this node is the one of its region that tells where the region is.
+func (c *core) speaksForRegion() bool {
+	for _, mb := range c.order {
+		if mb.name > c.node {
+			break
+		}
+		if mb.info.Region == c.region && mb.info.State != Leaving && mb.seen() == reachable {
+			return false
+		}
+	}
+	return true
+}
 
 // tellPlace tells the fleet where this node is when that has changed by enough.
 func (c *core) tellPlace(now instant) {
 	p, at := &c.place, c.fleetWall(now)
-	pause := placePause << min(max(p.tellings-placeSoon, 0), placeRare)
-	if at.UnixNano()/int64(pause) == p.toldAt.UnixNano()/int64(pause) {
+	pause := placePause << (2 * min(max(p.tellings-placeSoon+1, 0), placeRare))
+	if at.UnixNano()/int64(pause) == p.toldAt.UnixNano()/int64(pause) || now.at.Sub(c.started) < placeFirst || !c.speaksForRegion() {
 		return
 	}
 	away, middle := 0.0, 0.0
@@ -94,10 +120,10 @@ func (c *core) tellPlace(now instant) {
 	}
 	moved := math.Sqrt(away) + math.Abs(p.own.Height-p.told.Height)
 	surer := p.told.Error > settledError && p.own.Error < p.told.Error/2
-	if moved <= max(math.Sqrt(middle)*placeShare, placeLeast) && !surer {
+	if c.self.sections[sectionPlace] != nil && moved <= max(math.Sqrt(middle)*placeShare, placeLeast) && !surer {
 		return
 	}
-	if at.Sub(p.toldAt) > 2*placePause<<placeRare {
+	if at.Sub(p.toldAt) > 2*placePause<<(2*placeRare) {
 		p.tellings = 0
 	}
 	p.told, p.toldAt = p.own, at

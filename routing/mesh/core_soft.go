@@ -145,7 +145,9 @@ func (c *core) takeSections(now instant, mb *member, m *soft) {
 		case sectionRTT:
 			mb.rtts = rttsIn(s.body)
 		case sectionPlace:
-			mb.place = placeIn(s.body)
+			if mb.place = placeIn(s.body); mb.place != nil {
+				c.place.heard(mb.info.Region, mb.place)
+			}
 		case sectionReport:
 			if mb.report = nil; len(s.body) > 0 && json.Valid(s.body) {
 				mb.report = s.body

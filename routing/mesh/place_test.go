@@ -79,8 +79,9 @@ func FuzzPlace(f *testing.F) {
 			t.Fatalf("%+v does not survive its own encoding", got.At)
 		}
 		own := newPlace("n", "b")
-		own.measured("p", got, 1)
-		own.measured("p", got, 10*time.Second)
+		own.regions["r"] = got
+		own.measured("p", "r", 1)
+		own.measured("p", "r", 10*time.Second)
 		if !own.own.IsValid() || own.client.Stats().Resets > 0 {
 			t.Fatalf("%+v makes this node's own coordinate %+v", got.At, own.own)
 		}

@@ -36,13 +36,13 @@ func (s *sim) placeErrors(unmeasured func(a, b *simNode) bool) (all []float64) {
 			if a.region == b.region || !unmeasured(a, b) {
 				continue
 			}
-			mb := a.core.members[b.name]
-			if mb == nil || mb.place == nil {
+			at := a.core.place.regions[b.region]
+			if at == nil {
 				all = append(all, math.Inf(1))
 				continue
 			}
 			truth := 2.02 * s.oneWay(a.region, b.region).Seconds()
-			guess := (&Coordinate{a.core.place.own}).Estimate(mb.place).Seconds()
+			guess := (&Coordinate{a.core.place.own}).Estimate(at).Seconds()
 			all = append(all, math.Abs(guess-truth)/truth)
 		}
 	}

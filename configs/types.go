@@ -208,9 +208,17 @@ type Service struct {
 	Affinity       *Affinity       `yaml:"affinity" doc:"Home regions of users: requests with a user's key are served in the region where its data lives. Absent: by steering alone."`
 	Pools          map[string]Pool `yaml:"pools" doc:"Origins by region; \"any\" serves regions that have none of their own." required:"true"`
 	Pool           PoolPolicy      `yaml:"pool" doc:"Policy of each of the service's pools."`
+	Paths          Paths           `yaml:"paths" doc:"How paths are read before a route is chosen; what was matched is what origins get and the cache goes by. Dot segments (/./, /%2e%2e/) and needless escapes (/%61dmin) are always resolved."`
 	Routes         []Route         `yaml:"routes" doc:"First match wins, in file order; none matching is a 404. Absent: one route for /*."`
 	Debug          bool            `yaml:"debug" doc:"Add Server-Timing, X-Landfall-Region, X-Landfall-Node and X-Request-Id to responses."`
 	Purgers        []Prefix        `yaml:"purgers" doc:"Client addresses that may send PURGE requests to this service (CIDR or single address)."`
+}
+
+// Paths tells how a service's paths are read.
+type Paths struct {
+	MergeSlashes   *bool  `yaml:"merge_slashes" doc:"Take //a///b for /a/b, as most origins do." default:"true"`
+	EscapedSlashes string `yaml:"escaped_slashes" doc:"What %2F is: keep (a part of a name, as RFC 3986 has it), decode (a slash, for origins that take it for one), or refuse (400)." default:"keep" enum:"keep,decode,refuse"`
+	Ambiguous      string `yaml:"ambiguous" doc:"A path that origins may read differently (escaped slashes and backslashes, ;parameters, what is escaped twice), such as /public/..%2Fadmin, where that reading has another route whose allow, deny, auth, basic_auth, rate_limit, respond or redirect is not the same, or none: refuse (400) or allow." default:"refuse" enum:"refuse,allow"`
 }
 
 // Steering configures the choice of a region.

@@ -219,10 +219,14 @@ func (j *jury) deadTo(n *simNode, region string) bool {
 	return region != n.region
 }
 
-// wordless tells whether a node hears a region that has told of no link with another.
+// wordless tells whether a node hears a region, maybe its own, that has told of no link with another.
 func (j *jury) wordless(n *simNode, from, region string) (wordless bool) {
+	wordless = from == n.region
 	for _, mb := range n.core.order {
-		if from == n.region || mb.info.Region != from || mb.seen() != reachable {
+		if from == n.region && mb.info.Region == region && mb.reach.standing != untried {
+			return false
+		}
+		if mb.info.Region != from || mb.seen() != reachable {
 			continue
 		}
 		wordless = true

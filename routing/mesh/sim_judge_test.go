@@ -22,6 +22,8 @@ type jury struct {
 	onDown  func(n *simNode, region, evidence string)
 	fail    func(format string, args ...any)
 	buf     []routing.Choice
+
+	planted func(st *seat, nodes map[string][]routing.Node) // a bug that the checks must find; nil: none
 }
 
 type seat struct {
@@ -276,6 +278,9 @@ func (j *jury) metAll(n *simNode, region string) bool {
 
 // answer checks that among the regions that the decision names one has a node, whatever was found.
 func (j *jury) answer(n *simNode, st *seat, nodes map[string][]routing.Node) {
+	if j.planted != nil {
+		j.planted(st, nodes)
+	}
 	s := routing.Snapshot{Panic: 0.5, AllDown: -1, Services: []routing.Service{{Name: "web"}}}
 	for _, region := range j.regions {
 		dead := st.judge.Verdict(healthcheck.Subject{Region: region}).State == routing.Down || len(nodes[region]) == 0

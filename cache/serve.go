@@ -113,14 +113,7 @@ func (x *exchange) refresh(o *object) {
 	if x.request.onlyIfCached || o.failedWithin(x.now, retryAfter) {
 		return
 	}
-	f, leads, _ := x.c.store.join(x.key, x.header, x.gen, o, func() *fill { return x.newFill(o) })
-	switch {
-	case leads:
-		f.detach(true)
-		go f.run()
-	case f != nil:
-		f.detach(false)
-	}
+	x.fetchBehind(o)
 }
 
 // fillBehind fetches in the background the whole of what a range was asked of. Where that isn't wanted, or was found
@@ -130,7 +123,12 @@ func (x *exchange) fillBehind() {
 		x.header["Authorization"] != nil || x.c.marks.has(x.key, x.now) {
 		return
 	}
-	f, leads, _ := x.c.store.join(x.key, x.header, x.gen, nil, func() *fill { return x.newFill(nil) })
+	x.fetchBehind(nil)
+}
+
+// fetchBehind makes a fetch for the store alone, to renew an object if there is one; or leaves it to one under way.
+func (x *exchange) fetchBehind(prior *object) {
+	f, leads, _ := x.c.store.join(x.key, x.header, x.gen, prior, func() *fill { return x.newFill(prior) })
 	switch {
 	case leads:
 		f.detach(true)

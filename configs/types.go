@@ -460,29 +460,3 @@ type Retry struct {
 	On       []string `yaml:"on" doc:"Failures that are retried; only idempotent methods (RFC 9110 section 9.2.2) and requests with an Idempotency-Key are, except for connect, where nothing was sent." default:"[connect, reset, timeout, 502, 503, 504]" enum:"connect,reset,timeout,500,502,503,504"`
 	Budget   Percent  `yaml:"budget" doc:"Retries as a share of the pool's live requests; at least 3 a second are always allowed." default:"20%"`
 }
-
-// Admin tells who may use the admin API.
-type Admin struct {
-	Tokens []Token `yaml:"tokens" doc:"Bearer tokens. A listener that is not on loopback needs at least one."`
-	PProf  bool    `yaml:"pprof" doc:"Serve /debug/pprof."`
-}
-
-// Token is a bearer token of the admin API.
-type Token struct {
-	Name  string   `yaml:"name" doc:"Who holds it; written to the events." required:"true"`
-	Hash  string   `yaml:"hash" doc:"bcrypt hash of the token (htpasswd -nbB name token)." required:"true" secret:"true"`
-	Allow []string `yaml:"allow" doc:"What it may do." default:"[read]" enum:"read,drain,purge,fleet"`
-}
-
-// Observe configures the logs.
-type Observe struct {
-	LogLevel  string    `yaml:"log_level" doc:"Lowest level that is logged." default:"info" enum:"debug,info,warn,error"`
-	LogFormat string    `yaml:"log_format" doc:"Form of the log, on standard error." default:"text" enum:"text,json"`
-	AccessLog AccessLog `yaml:"access_log" doc:"One record a request. Requests that failed here or at the origin (5xx) are always logged."`
-}
-
-// AccessLog configures the access log.
-type AccessLog struct {
-	Path   string  `yaml:"path" doc:"stdout, stderr, off, or a file that is appended to." default:"stdout"`
-	Sample Percent `yaml:"sample" doc:"Share of the requests that is logged." default:"0%"`
-}

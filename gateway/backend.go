@@ -50,6 +50,10 @@ func (b backend) summary(i int) admin.RegionSummary {
 		Name: r.Name, State: routing.Up.String(), NodesLive: pic.facts[i].live, NodesTotal: pic.facts[i].total, Drained: r.Drained,
 		Services: admin.Map[string]{}, RTT: regionRTT(pic.members, r.Name),
 	}
+	if sum.RTT == 0 {
+		sum.RTT = estimatedRTT(pic.members, r.Name)
+		sum.Estimated = sum.RTT > 0
+	}
 	worst := routing.Up
 	for k := range s.Services {
 		st, ok := s.State(k, i)

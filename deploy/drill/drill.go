@@ -65,7 +65,7 @@ type pace struct {
 
 func defaultPace() pace {
 	return pace{
-		settle: 4 * time.Second, outage: 7 * time.Second, comeHome: 15 * time.Second, afterHome: 5 * time.Second,
+		settle: 4 * time.Second, outage: 7 * time.Second, comeHome: 25 * time.Second, afterHome: 5 * time.Second,
 		dnsPromise: 2 * time.Second, gapPromise: 2 * time.Second, leave: time.Second,
 		crowd: 40, rate: 100, over: 8 * time.Second, rush: 12 * time.Second, watch: 5 * time.Second, learn: 12 * time.Second, slow: 600 * time.Millisecond,
 	}

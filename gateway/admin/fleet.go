@@ -41,7 +41,8 @@ type RegionSummary struct {
 	NodesTotal int         `json:"nodes_total" doc:"Nodes known, dead ones too."`
 	Drained    bool        `json:"drained" doc:"An operator drains it."`
 	Services   Map[string] `json:"services" doc:"State by service: up, unknown, draining or down."`
-	RTT        float64     `json:"rtt_ms,omitzero" doc:"Round trip from the answering node, in milliseconds; absent for its own region and where nothing was measured."`
+	RTT        float64     `json:"rtt_ms,omitzero" doc:"Round trip from the answering node, in milliseconds; absent for its own region and where nothing is known."`
+	Estimated  bool        `json:"rtt_estimated,omitzero" doc:"Nobody here measured that round trip: network coordinates let expect it."`
 }
 
 // Region is a place with nodes and origins.

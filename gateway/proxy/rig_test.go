@@ -71,7 +71,7 @@ func (g *rig) PurgeURL(_ context.Context, service, url string, soft bool) (int, 
 	if g.purge != nil {
 		return g.purge(url)
 	}
-	host, path, query, err := NormalURL(url)
+	host, path, query, err := g.proxy.NormalURL(url)
 	if err != nil {
 		return 0, nil, err
 	}

@@ -9,7 +9,6 @@ import (
 
 	"landfall/cache"
 	"landfall/gateway/admin"
-	"landfall/gateway/proxy"
 	"landfall/routing/mesh"
 )
 
@@ -117,7 +116,7 @@ func (n *Node) applyPurge(p purgeRecord) *purgeCount {
 	}
 	// The node that accepted the purge has checked its targets.
 	for _, u := range p.URLs {
-		host, path, query, err := proxy.NormalURL(u)
+		host, path, query, err := n.generation.Load().normalURL(u)
 		if err != nil {
 			continue
 		}
@@ -126,7 +125,7 @@ func (n *Node) applyPurge(p purgeRecord) *purgeCount {
 		}
 	}
 	for _, u := range p.Prefixes {
-		if host, path, _, err := proxy.NormalURL(u); err == nil {
+		if host, path, _, err := n.generation.Load().normalURL(u); err == nil {
 			apply(cache.Purge{Host: host, Prefix: path})
 		}
 	}
@@ -241,7 +240,7 @@ func (n *Node) purgeRecords(req admin.PurgeRequest, by string, now time.Time) ([
 }
 
 func (n *Node) checkTarget(service, url, field string) error {
-	host, _, _, err := proxy.NormalURL(url)
+	host, _, _, err := n.generation.Load().normalURL(url)
 	if err != nil {
 		return admin.Invalid(field, err.Error())
 	}

@@ -55,6 +55,9 @@ func (s *Snapshot) distancesMixed(cs []Choice, c *Client) {
 			ch.Source, ch.cost = PeerRTT, 0
 		case c.Via > 0 && c.Via <= len(s.PeerRTT) && s.PeerRTT[c.Via-1][i] > 0:
 			ch.Source, ch.cost = PeerRTT, s.PeerRTT[c.Via-1][i]
+			if s.Estimated != nil && s.Estimated[c.Via-1][i] {
+				ch.Source = Coordinates
+			}
 		}
 	}
 }

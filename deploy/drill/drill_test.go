@@ -67,6 +67,7 @@ func TestDrillsTellRightFromWrong(t *testing.T) {
 		{"DNS goes on naming the drained region", "drain-region", faults{dnsStuck: true}, []string{"DNS named east for", "still served by east"}},
 		{"the other name servers die too", "kill-region", faults{dnsSilent: true}, []string{"stopped answering while east was away", "failed for good"}},
 		{"DNS forgets the region", "kill-region", faults{dnsForgets: true}, []string{"were not served at home within"}},
+		{"its return is waited out", "kill-region", faults{damped: true}, nil},
 		{"the other region answers 503", "kill-region", faults{answers503: true}, []string{"failed for good"}},
 		{"the drained region keeps its connections", "drain-region", faults{keepsServing: true}, []string{"still served by east"}},
 		{"the drained region breaks its connections", "drain-region", faults{cutsOnDrain: true}, []string{"needed a second try during a planned drain"}},
@@ -74,8 +75,11 @@ func TestDrillsTellRightFromWrong(t *testing.T) {
 		t.Run(c.drill+"/"+c.name, func(t *testing.T) {
 			t.Parallel()
 			p := hasty()
-			if c.faults.dnsForgets {
+			switch {
+			case c.faults.dnsForgets:
 				p.comeHome = 2 * time.Second
+			case c.faults.damped:
+				p.comeHome = 500 * time.Millisecond
 			}
 			l, rep := carryOut(t, c.drill, c.faults, p, func(rep *Report) bool {
 				broken := strings.Join(rep.Broken, "\n")
@@ -92,6 +96,25 @@ func TestDrillsTellRightFromWrong(t *testing.T) {
 				t.Errorf("the drill did: %s", got)
 			}
 		})
+	}
+}
+
+// A drill begins when what an earlier one struck is whole again.
+func TestDrillWaitsForRest(t *testing.T) {
+	t.Parallel()
+	l := newFakeLab(t, faults{})
+	l.setAway("east", true)
+	o, waited := options(l, "kill-region"), false
+	o.Out = writerFunc(func(line string) {
+		if strings.HasPrefix(line, "waiting until the fleet is at rest: 127.") && strings.Contains(line, "sends clients of east to west") {
+			waited = true
+			l.setAway("east", false)
+		}
+	})
+	p := hasty()
+	p.settle, p.outage, p.afterHome = 0, 0, 0
+	if rep, err := run(t.Context(), o, p); err != nil || !waited || rep.HomeMS == nil {
+		t.Errorf("waited: %t, %+v, %v", waited, rep, err)
 	}
 }
 

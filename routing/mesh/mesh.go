@@ -257,7 +257,7 @@ func (m *Mesh) selfView(now time.Time) Member {
 		Gossip: m.gossip, Peer: self.info.Peer, Admin: self.info.Admin, Version: self.info.Version, ConfigHash: self.info.Hash,
 		State: self.info.State, Reachable: true, LastSeen: now, Self: true,
 		Unreachable: namesIn(self.sections[sectionUnreachable]), Watches: namesIn(self.sections[sectionWatches]),
-		RegionRTT: rttsIn(self.sections[sectionRTT]),
+		RegionRTT: rttsIn(self.sections[sectionRTT]), Coordinate: &Coordinate{m.core.place.own},
 	}
 	if body := self.sections[sectionReport]; len(body) > 0 && now.Sub(self.renewed) <= ReportTTL {
 		out.Report, out.ReportAt = body, self.renewed

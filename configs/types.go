@@ -208,6 +208,7 @@ type Service struct {
 	Affinity       *Affinity       `yaml:"affinity" doc:"Home regions of users: requests with a user's key are served in the region where its data lives. Absent: by steering alone."`
 	Pools          map[string]Pool `yaml:"pools" doc:"Origins by region; \"any\" serves regions that have none of their own." required:"true"`
 	Pool           PoolPolicy      `yaml:"pool" doc:"Policy of each of the service's pools."`
+	Paths          Paths           `yaml:"paths" doc:"How paths are read before a route is chosen; what was matched is what origins get and the cache goes by. Dot segments (/./, /%2e%2e/) and needless escapes (/%61dmin) are always resolved."`
 	Routes         []Route         `yaml:"routes" doc:"First match wins, in file order; none matching is a 404. Absent: one route for /*."`
 	Debug          bool            `yaml:"debug" doc:"Add Server-Timing, X-Landfall-Region, X-Landfall-Node and X-Request-Id to responses."`
 	Purgers        []Prefix        `yaml:"purgers" doc:"Client addresses that may send PURGE requests to this service (CIDR or single address)."`
@@ -384,19 +385,6 @@ type CORS struct {
 	MaxAge      Duration `yaml:"max_age" doc:"How long browsers remember the answer to a preflight." default:"10m" min:"0s" max:"24h"`
 }
 
-// Redirect sends the client elsewhere.
-type Redirect struct {
-	To     string `yaml:"to" doc:"URL or path; {path} in it is the request's path, {query} its query with the ?, {host} its host." required:"true"`
-	Status int    `yaml:"status" doc:"301, 302, 303, 307 or 308." default:"308" min:"301" max:"308"`
-}
-
-// Respond is a fixed response.
-type Respond struct {
-	Status      int    `yaml:"status" doc:"Status code." default:"200" min:"200" max:"599"`
-	Body        string `yaml:"body" doc:"Body, at most 64 KiB. Absent: empty."`
-	ContentType string `yaml:"content_type" doc:"Media type of the body." default:"text/plain; charset=utf-8"`
-}
-
 // Rewrite changes what origins see.
 type Rewrite struct {
 	StripPrefix string            `yaml:"strip_prefix" doc:"Taken off the front of the path, such as /api. Absent: nothing."`
@@ -471,30 +459,4 @@ type Retry struct {
 	Attempts int      `yaml:"attempts" doc:"Attempts in all, the first included; 1: never retry." default:"2" min:"1" max:"10"`
 	On       []string `yaml:"on" doc:"Failures that are retried; only idempotent methods (RFC 9110 section 9.2.2) and requests with an Idempotency-Key are, except for connect, where nothing was sent." default:"[connect, reset, timeout, 502, 503, 504]" enum:"connect,reset,timeout,500,502,503,504"`
 	Budget   Percent  `yaml:"budget" doc:"Retries as a share of the pool's live requests; at least 3 a second are always allowed." default:"20%"`
-}
-
-// Admin tells who may use the admin API.
-type Admin struct {
-	Tokens []Token `yaml:"tokens" doc:"Bearer tokens. A listener that is not on loopback needs at least one."`
-	PProf  bool    `yaml:"pprof" doc:"Serve /debug/pprof."`
-}
-
-// Token is a bearer token of the admin API.
-type Token struct {
-	Name  string   `yaml:"name" doc:"Who holds it; written to the events." required:"true"`
-	Hash  string   `yaml:"hash" doc:"bcrypt hash of the token (htpasswd -nbB name token)." required:"true" secret:"true"`
-	Allow []string `yaml:"allow" doc:"What it may do." default:"[read]" enum:"read,drain,purge,fleet"`
-}
-
-// Observe configures the logs.
-type Observe struct {
-	LogLevel  string    `yaml:"log_level" doc:"Lowest level that is logged." default:"info" enum:"debug,info,warn,error"`
-	LogFormat string    `yaml:"log_format" doc:"Form of the log, on standard error." default:"text" enum:"text,json"`
-	AccessLog AccessLog `yaml:"access_log" doc:"One record a request. Requests that failed here or at the origin (5xx) are always logged."`
-}
-
-// AccessLog configures the access log.
-type AccessLog struct {
-	Path   string  `yaml:"path" doc:"stdout, stderr, off, or a file that is appended to." default:"stdout"`
-	Sample Percent `yaml:"sample" doc:"Share of the requests that is logged." default:"0%"`
 }

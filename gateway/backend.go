@@ -50,6 +50,10 @@ func (b backend) summary(i int) admin.RegionSummary {
 		Name: r.Name, State: routing.Up.String(), NodesLive: pic.facts[i].live, NodesTotal: pic.facts[i].total, Drained: r.Drained,
 		Services: admin.Map[string]{}, RTT: regionRTT(pic.members, r.Name),
 	}
+	if sum.RTT == 0 {
+		sum.RTT = estimatedRTT(pic.members, r.Name)
+		sum.Estimated = sum.RTT > 0
+	}
 	worst := routing.Up
 	for k := range s.Services {
 		st, ok := s.State(k, i)
@@ -186,7 +190,7 @@ func (b backend) Pools(service string) ([]admin.Pool, error) {
 		p := admin.Pool{Region: r.Name, State: s.Services[k].Places[i].Pool.String()}
 		if own := g.pools[service]; r.Name == b.n.id.region && own != nil {
 			status := own.Status()
-			p.Panic, p.Breaker, p.Balance = status.Panic, status.Breaker, status.Balance
+			p.Panic, p.Breaker, p.Forced, p.Balance = status.Panic, status.Breaker, status.Forced, status.Balance
 			p.Origins = b.origins(service)
 		} else {
 			p.Origins = b.remoteOrigins(service, r.Name, pool)

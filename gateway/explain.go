@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"landfall/gateway/admin"
-	"landfall/gateway/proxy"
 	"landfall/healthcheck"
 	"landfall/routing"
 	"landfall/routing/dns"
@@ -15,7 +14,7 @@ import (
 // Explain implements admin.Services: the same decision that DNS answers by, with its reasons.
 func (b backend) Explain(url string, client netip.Addr) (admin.Explanation, error) {
 	n := b.n
-	host, path, query, err := proxy.NormalURL(url)
+	host, path, query, err := n.generation.Load().normalURL(url)
 	if err != nil {
 		return admin.Explanation{}, admin.Invalid("url", err.Error())
 	}

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -112,6 +113,14 @@ func (g *generation) keyQueries(service, path, query string) []string {
 		return []string{query}
 	}
 	return g.proxy.KeyQueries(service, path, query)
+}
+
+// normalURL is Proxy.NormalURL, with the same exception.
+func (g *generation) normalURL(raw string) (host, path, query string, err error) {
+	if g == nil || g.proxy == nil {
+		return "", "", "", errors.New("the node has no configuration yet")
+	}
+	return g.proxy.NormalURL(raw)
 }
 
 // release closes what g does not share with the generation that goes on. Requests in flight on a closed pool finish.

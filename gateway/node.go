@@ -88,13 +88,13 @@ type Node struct {
 	purgeEvents eventLimit
 	doubts      atomic.Bool // of what an earlier process left in the cache on disk
 
-	joined     chan struct{}         // closed when the node may take traffic
-	stating    sync.Mutex            // one change of state at a time
-	building   sync.Mutex            // one snapshot at a time
-	judging    *judging              // guarded by building
-	peerMillis map[string]float64    // under building: round trips to the other regions
-	heard      map[string]heardDoors // under building: by member
-	steady     steady                // under building
+	joined   chan struct{}         // closed when the node may take traffic
+	stating  sync.Mutex            // one change of state at a time
+	building sync.Mutex            // one snapshot at a time
+	judging  *judging              // guarded by building
+	peerRTTs map[string]peerRTT    // under building: round trips to the other regions
+	heard    map[string]heardDoors // under building: by member
+	steady   steady                // under building
 
 	// Owned by watch.
 	published   string // the report that the fleet has

@@ -220,8 +220,8 @@ func (n *Node) rebuild() {
 		v.members = append(v.members, member)
 	}
 	n.heard = heard
-	n.peerMillis = steadyRTT(n.peerMillis, v.members)
-	v.self, v.peers = n.id.region, n.peerMillis
+	n.peerRTTs = steadyRTT(n.peerRTTs, v.members)
+	v.self, v.peers = n.id.region, n.peerRTTs
 	var events [][3]string
 	forces := forcesIn(n.fleet.Registers(forcePrefix), now)
 	n.judging.judge.SetPolicy(verdictPolicy(v.config))

@@ -7,8 +7,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/serf/coordinate"
+
 	"landfall/configs"
 	"landfall/routing"
+	"landfall/routing/mesh"
 )
 
 const steeredFleet = `
@@ -172,6 +175,42 @@ func TestDrainShare(t *testing.T) {
 	}
 }
 
+// A region that nobody measured has the estimate, until it is measured; then never again.
+func TestEstimatedRTT(t *testing.T) {
+	if got := steadyRTT(nil, []member{told(t, "us-1 serving", "eu-1")}); len(got) > 0 {
+		t.Errorf("without coordinates: %v", got)
+	}
+	at := func(miss, seconds float64) *mesh.Coordinate {
+		c := coordinate.NewCoordinate(coordinate.DefaultConfig())
+		c.Error, c.Vec[3] = miss, seconds
+		return &mesh.Coordinate{At: c}
+	}
+	near, far := at(0.1, 0.01), at(0.1, 0.07)
+	self, other := member{}, told(t, "us-1 serving", "eu-1")
+	self.Name, self.Region, self.Self, self.Coordinate, other.Coordinate = "eu-1", "eu", true, near, far
+	members := []member{self, other}
+	got := steadyRTT(nil, members)
+	if p := got["us"]; !p.estimated || p.millis < 60 || p.millis > 62 || len(got) != 1 {
+		t.Fatalf("with coordinates: %+v", got)
+	}
+	regions := []routing.Region{{Name: "eu"}, {Name: "us"}}
+	if rows, estimated := (view{self: "eu", peers: got}).peerRTT(regions); rows[0][1] != uint32(got["us"].millis*1000) || !estimated[0][1] || estimated[1][0] || estimated[0][0] {
+		t.Errorf("in the snapshot: %v, %v", rows, estimated)
+	}
+	members[1].RTT = 62 * time.Millisecond
+	if got = steadyRTT(got, members); got["us"] != (peerRTT{millis: 62}) {
+		t.Errorf("once measured: %+v", got)
+	}
+	members[1].RTT = 0
+	if got = steadyRTT(got, members); got["us"] != (peerRTT{millis: 62}) {
+		t.Errorf("once the link is lost: %+v", got)
+	}
+	members[1].Coordinate = at(0.9, 0.07)
+	if got = steadyRTT(nil, members); len(got) > 0 {
+		t.Errorf("before it settles: %+v", got)
+	}
+}
+
 // Round trips between regions that jitter change nothing; those that move do.
 func TestSteadyRTT(t *testing.T) {
 	rtt := func(ms float64) []member {
@@ -181,8 +220,8 @@ func TestSteadyRTT(t *testing.T) {
 	}
 	last := steadyRTT(nil, rtt(80))
 	for _, step := range []struct{ ms, want float64 }{{85, 80}, {98, 80}, {0, 80}, {140, 140}, {120, 140}, {90, 90}} {
-		if last = steadyRTT(last, rtt(step.ms)); last["us"] != step.want {
-			t.Errorf("at %g ms: %g, want %g", step.ms, last["us"], step.want)
+		if last = steadyRTT(last, rtt(step.ms)); last["us"] != (peerRTT{millis: step.want}) {
+			t.Errorf("at %g ms: %+v, want %g", step.ms, last["us"], step.want)
 		}
 	}
 }

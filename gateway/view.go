@@ -39,7 +39,7 @@ type view struct {
 	drains  []Drain // in force
 	weights []Weight
 	self    string             // this node's region
-	peers   map[string]float64 // round trips to the other regions, in milliseconds
+	peers   map[string]peerRTT // round trips to the other regions
 	now     time.Time
 	version uint64
 	weigh   func(*routing.Snapshot, []regionFacts) // puts verdicts in the place of what is seen; nil: none
@@ -62,7 +62,7 @@ func (m member) here() bool {
 // regionFacts is what a view says of a region beside the routing snapshot, for people.
 type regionFacts struct {
 	live, total int
-	silent      bool                   // none of its nodes is reached from here
+	silent      bool                   // none of its nodes is reached from here, this one not counted
 	evidence    string                 // who can't reach which node, when some observers disagree or agree
 	doors       map[string]doorFinding // by service; absent where nobody looked
 }
@@ -96,7 +96,7 @@ func (v view) snapshot() (*routing.Snapshot, []regionFacts) {
 		}
 		s.Services = append(s.Services, svc)
 	}
-	s.PeerRTT = v.peerRTT(s.Regions)
+	s.PeerRTT, s.Estimated = v.peerRTT(s.Regions)
 	if v.weigh != nil {
 		v.weigh(&s, facts)
 	}
@@ -139,13 +139,16 @@ func (v view) region(name string, members []member, ballot *healthcheck.Ballot) 
 	if l := v.config.Regions[name].Location; l != nil {
 		r.Location = routing.Point{Lat: l.Lat, Lon: l.Lon, Located: true}
 	}
-	f := regionFacts{total: len(members), silent: len(members) > 0}
+	f := regionFacts{total: len(members)}
+	asked, heard := false, false
 	var serving, draining, joining, gone []routing.Node
 	var reporting []member
 	var evidence []string
 	for _, m := range members {
 		node := routing.Node{Name: m.Name, Addrs: m.Addrs, Peer: m.Peer}
-		f.silent = f.silent && !m.Self && !m.Reachable
+		if !m.Self && (name != v.self || m.State != mesh.Leaving) { // neighbours that left leave nobody cut off
+			asked, heard = true, heard || m.Reachable
+		}
 		alive := m.Self
 		if !m.Self && m.here() {
 			var why string
@@ -169,7 +172,7 @@ func (v view) region(name string, members []member, ballot *healthcheck.Ballot) 
 		f.live++
 		reporting = append(reporting, m)
 	}
-	f.evidence = strings.Join(evidence, "; ")
+	f.evidence, f.silent = strings.Join(evidence, "; "), asked && !heard
 	switch {
 	case len(serving) > 0:
 		r.Nodes = serving

@@ -17,7 +17,9 @@ type Sight struct {
 	Subject  Subject
 	State    routing.State // Up, Down, Draining or Unknown
 	Evidence string        // who saw what
-	Silent   bool          // nothing of it is heard here, whatever others find: where most are silent, this observer is the suspect
+	// Silent tells that nothing of it is heard here, whatever others find: where most are silent, this observer is the
+	// suspect. Of the observer's own region: it has other nodes, and none of them is heard.
+	Silent bool
 }
 
 // Force is an operator's word: the subject's state, whatever is seen, until a time.
@@ -55,7 +57,8 @@ type Policy struct {
 	// of the last FlapWindow, up to MaxHold.
 	Hold time.Duration
 	// Distrust is the share of the regions, 0 to 1: when more than this look down at once, this observer suspects itself
-	// and keeps its last verdicts. At least two regions must look down.
+	// and keeps its last verdicts. At least two regions must look down, or the only other one together with all other nodes
+	// of the own.
 	Distrust float64
 }
 
@@ -77,6 +80,7 @@ const (
 type Judge struct {
 	policy   Policy
 	cases    map[Subject]*docket
+	lonely   time.Time // since when no other node of the own region is heard; zero: one is, or there is none
 	isolated bool
 	why      string
 }
@@ -102,7 +106,7 @@ func (j *Judge) Isolated() (bool, string) { return j.isolated, j.why }
 // Step takes what is seen now, of all subjects, and returns the verdicts that changed, in order of sights. home is the
 // region of the observer. Subjects that are no longer seen are forgotten.
 func (j *Judge) Step(now time.Time, home string, sights []Sight, forces []Force) []Change {
-	j.distrust(home, sights)
+	j.distrust(now, home, sights)
 	var changes []Change
 	seen := make(map[Subject]bool, len(sights))
 	for _, s := range sights {
@@ -183,12 +187,20 @@ func recent(falls []time.Time, now time.Time) []time.Time {
 	return falls[i:]
 }
 
-// distrust decides whether this observer is the suspect: most other regions don't all fall at one moment, but one
-// observer's line does.
-func (j *Judge) distrust(home string, sights []Sight) {
-	down, fallen, all := 0, 0, 0
+// lonelyTogether is how soon after each other the own region's nodes and all other regions fall silent to an observer that is
+// cut off.
+const lonelyTogether = 10 * time.Second
+
+// distrust decides whether this observer is the suspect: most other regions don't all fall at one moment, nor does the only
+// other one together with the nodes next door, but one observer's line does.
+func (j *Judge) distrust(now time.Time, home string, sights []Sight) {
+	down, fallen, all, lonely := 0, 0, 0, false
 	for _, s := range sights {
-		if s.Subject.Service != "" || s.Subject.Region == home {
+		if s.Subject.Service != "" {
+			continue
+		}
+		if s.Subject.Region == home {
+			lonely = s.Silent
 			continue
 		}
 		all++
@@ -199,11 +211,21 @@ func (j *Judge) distrust(home string, sights []Sight) {
 			}
 		}
 	}
-	share := float64(down) > j.policy.Distrust*float64(all)
 	switch {
-	case down < 2 || !share:
+	case !lonely:
+		j.lonely = time.Time{}
+	case j.lonely.IsZero():
+		j.lonely = now
+	}
+	alone := lonely && down == all && (j.isolated || now.Sub(j.lonely) <= lonelyTogether)
+	most := down >= 2 && float64(down) > j.policy.Distrust*float64(all)
+	switch {
+	case all == 0 || !most && !alone:
 		j.isolated, j.why = false, ""
-	case j.isolated || fallen > 0: // those that had been found down one by one before are no sign of isolation
+	case !j.isolated && fallen == 0: // those that had been found down one by one before are no sign of isolation
+	case alone:
+		j.isolated, j.why = true, "no other node is heard, not even of the own region: this observer is cut off and goes by what it knew"
+	default:
 		j.isolated = true
 		j.why = fmt.Sprintf("%d of %d other regions look down at once: this observer is cut off and goes by what it knew", down, all)
 	}

@@ -1,6 +1,7 @@
 package healthcheck
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -78,6 +79,40 @@ func TestJudgeHearsFewer(t *testing.T) {
 		if isolated, _ := j.Isolated(); isolated != (second >= 2) {
 			t.Errorf("after %s it is isolated: %t", letters, isolated)
 		}
+	}
+}
+
+// In a fleet of two regions an observer that loses the other region and its own neighbours at about one moment suspects
+// itself; one whose neighbours had died long before, or still speak, believes that the other region is gone.
+func TestJudgeIsAlone(t *testing.T) {
+	for name, c := range map[string]struct {
+		story    []string // the own region's other nodes, then the other region: u up, s silent, d down
+		isolated bool
+		find     routing.State
+	}{
+		"both at once":              {[]string{"uu", "sd", "sd"}, true, routing.Up},
+		"the neighbours first":      {[]string{"uu", "su", "su", "sd"}, true, routing.Up},
+		"the other region first":    {[]string{"uu", "ud", "sd"}, false, routing.Down},
+		"neighbours that speak":     {[]string{"uu", "ud", "ud"}, false, routing.Down},
+		"neighbours dead for long":  {append([]string{"uu"}, append(slices.Repeat([]string{"su"}, 12), "sd", "sd")...), false, routing.Down},
+		"no neighbours":             {[]string{"uu", "ud"}, false, routing.Down},
+		"for as long as it lasts":   {append([]string{"uu"}, slices.Repeat([]string{"sd"}, 60)...), true, routing.Up},
+		"back at the neighbours'":   {[]string{"uu", "sd", "ud"}, false, routing.Down},
+		"it hears the other region": {[]string{"uu", "su", "su"}, false, routing.Up},
+	} {
+		t.Run(name, func(t *testing.T) {
+			j := NewJudge(Policy{Hold: time.Second, Distrust: 0.5})
+			for second, l := range c.story {
+				state := map[byte]routing.State{'u': routing.Up, 'd': routing.Down}
+				j.Step(epoch.Add(time.Duration(second)*time.Second), "home", []Sight{
+					{Subject: Subject{Region: "home"}, State: routing.Up, Silent: l[0] == 's'}, {Subject: Subject{Region: "a"}, State: state[l[1]]},
+				}, nil)
+			}
+			isolated, why := j.Isolated()
+			if v := j.Verdict(Subject{Region: "a"}); isolated != c.isolated || v.State != c.find || v.Kept != c.isolated {
+				t.Errorf("isolated %t (%s), finds %+v", isolated, why, v)
+			}
+		})
 	}
 }
 

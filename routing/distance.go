@@ -47,6 +47,9 @@ func (s *Snapshot) distances(keys []uint64, cs []Choice, c *Client, from vector)
 			cost, source = 0, PeerRTT
 		case i < len(peers) && peers[i] > 0:
 			cost, source = peers[i], PeerRTT
+			if s.Estimated != nil && s.Estimated[c.Via-1][i] {
+				source = Coordinates
+			}
 		}
 		keys = append(keys, rankKey(&cs[i], cost, source, i))
 	}

@@ -168,4 +168,9 @@ func TestMeasuredBeatsGeography(t *testing.T) {
 	if got := fmt.Sprint(d.Choices[0].Region, d.Choices[1].Region, d.Choices[2].Region, d.Choices[1].Source); got != "2 1 0 peer_rtt" {
 		t.Errorf("by peers: %s", got)
 	}
+	s.Estimated = [][]bool{nil, nil, {true, false, false}}
+	d = s.Decide(nil, 0, c)
+	if got := fmt.Sprint(d.Choices[1].Region, d.Choices[1].Source, d.Choices[2].Region, d.Choices[2].Source); got != "1 peer_rtt 0 coordinates" {
+		t.Errorf("by coordinates: %s", got)
+	}
 }

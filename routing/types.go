@@ -97,6 +97,8 @@ type Snapshot struct {
 	// PeerRTT is the round trip between regions in microseconds, by two indices; 0 where it was not measured. Nil: nothing
 	// was measured.
 	PeerRTT [][]uint32
+	// Estimated tells which of PeerRTT are estimates, by the same indices; nil: none.
+	Estimated [][]bool
 
 	vectors []vector // of each region's location
 	around  *around  // the regions by distance from about everywhere
@@ -133,6 +135,7 @@ type Source uint8
 // The sources of a distance, the better ones last.
 const (
 	NoDistance   Source = iota // the client's or the region's place is not known
+	Coordinates                // what network coordinates let expect from the region where the question arrived
 	PeerRTT                    // the round trip from the region where the question arrived
 	Geography                  // from the places of both
 	MeasuredAS                 // handshakes of the client's autonomous system in its country
@@ -142,7 +145,7 @@ const (
 
 // String is the source's name.
 func (s Source) String() string {
-	return [...]string{"none", "peer_rtt", "geography", "measured_as", "measured_wide", "measured", "none", "none"}[s&7]
+	return [...]string{"none", "coordinates", "peer_rtt", "geography", "measured_as", "measured_wide", "measured", "none"}[s&7]
 }
 
 // Reason is why a region stands where it stands: a closed list.

@@ -73,7 +73,7 @@ func drainOfEast() admin.Drain {
 
 func fleetAnswers() map[string]any {
 	place := &admin.Location{Lat: 53.35, Lon: -6.26}
-	km, far, half := 12.0, 5470.4, 0.5
+	km, far, half, guess := 12.0, 5470.4, 0.5, 123.4
 	return map[string]any{
 		"GET /v1/status": admin.Status{
 			Fleet: "shop", Node: "eu-west-1", Region: "eu-west", Version: "v1", ConfigHash: "0123456789ab", State: "serving", Uptime: admin.Duration(90 * time.Minute),
@@ -81,6 +81,7 @@ func fleetAnswers() map[string]any {
 			Regions: []admin.RegionSummary{
 				{Name: "eu-west", State: "up", NodesLive: 2, NodesTotal: 2, Services: map[string]string{"shop": "up", "blog": "up"}},
 				{Name: "us-east", State: "draining", NodesLive: 1, NodesTotal: 2, Drained: true, Services: map[string]string{"shop": "draining", "blog": "down"}, RTT: 16.04},
+				{Name: "ap-southeast", State: "down", NodesTotal: 1, Services: map[string]string{"shop": "down"}, RTT: 231.2, Estimated: true},
 			},
 			DNSPush: []admin.DNSPush{
 				{Target: "corporate", Zone: "shop.example.com", Node: "eu-west-1", Self: true, Kept: []string{"old.shop.example.com"}, LastPush: noon},
@@ -102,6 +103,7 @@ func fleetAnswers() map[string]any {
 				{Region: "us-east", Rank: 2, Usable: true, State: "up", ReasonText: "farther", DistanceKM: &far, DistanceSource: "geography", Weight: 1,
 					Load: &half, Requests: 1200, Waiting: 37, Latency: 2.1, Fit: 0.6, Spill: 0.125, SpillBeyond: 92.4},
 				{Region: "ap-southeast", Rank: 3, State: "down", ReasonText: "its pool is down", Weight: 1},
+				{Region: "sa-east", Rank: 4, State: "down", ReasonText: "its pool is down", RTT: &guess, DistanceSource: "coordinates", Weight: 1},
 			},
 			Answer:   &admin.DNSAnswer{Addresses: []string{"192.0.2.1", "198.51.100.1"}, TTL: 20, TTLText: "calm for 12m0s", Scope: 24},
 			Steering: &admin.ExplainedSteering{From: "us-east", To: "eu-west", Name: "eu.shop.example.com", By: "redirect", Saves: 81, Sent: true},
@@ -126,6 +128,12 @@ func fleetAnswers() map[string]any {
 		"PUT /v1/homes/shop/pins/u1":    admin.PinResult{Service: "shop", User: "u1", Applied: []string{"eu-west-1"}, Pin: &admin.Pin{Service: "shop", User: "u1", Region: "eu-west", Since: noon}},
 		"DELETE /v1/homes/shop/pins/u1": admin.PinResult{Service: "shop", User: "u1", Applied: []string{"eu-west-1"}},
 		"GET /v1/pins":                  map[string]any{"pins": []admin.Pin{{Service: "shop", User: "u1", Region: "eu-west", By: "loopback", Reason: "auditor", Since: noon}}},
+		"PUT /v1/services/shop/regions/us-east/breaker": admin.BreakerResult{BreakerTarget: admin.BreakerTarget{Pool: "shop/us-east"}, Changed: true,
+			Order: &admin.BreakerOrder{BreakerTarget: admin.BreakerTarget{Pool: "shop/us-east"}, State: "open", By: "loopback", Since: noon}, Applied: []string{"eu-west-1"}},
+		"GET /v1/services/shop/pools": map[string]any{"pools": []admin.Pool{
+			{Region: "eu-west", State: "up", Breaker: "open", Forced: true, Origins: []admin.Origin{{URL: "http://10.1.1.1:8080", State: "up", Breaker: "closed", Weight: 1, Share: 1}}},
+			{Region: "us-east", State: "up", Origins: []admin.Origin{{URL: "http://10.2.1.1:8080", State: "up", Detail: "as us-east-1 sees it"}}},
+		}},
 		"GET /v1/events": map[string]any{"events": []admin.Event{
 			{Seq: 1, Time: noon, Node: "eu-west-1", Kind: "node.ready", Subject: "eu-west-1", Detail: "serving eu-west"},
 			{Seq: 2, Time: noon.Add(1500 * time.Millisecond), Node: "eu-west-1", Kind: "region.down", Subject: "us-east", Detail: "none of its nodes is alive and reachable"},
@@ -153,6 +161,8 @@ func TestOutputGolden(t *testing.T) {
 		{"home-find", []string{"home", "find", "shop", "u1"}, 0},
 		{"home-migrate", []string{"home", "migrate", "shop", "25%", "--over", "10m"}, 0},
 		{"home-pin", []string{"home", "pin", "shop", "u1", "eu-west", "--reason", "auditor"}, 0},
+		{"breaker-pool", []string{"breaker", "open", "shop", "--region", "us-east"}, 0},
+		{"pools", []string{"pools", "shop"}, 0},
 		{"home-unpin", []string{"home", "unpin", "shop", "u1"}, 0},
 		{"home-pins", []string{"home", "pins"}, 0},
 		{"drill-list", []string{"drill", "list"}, 0},

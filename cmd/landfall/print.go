@@ -63,7 +63,11 @@ func printStatus(w io.Writer, s admin.Status, nodes []admin.Node, drains []admin
 	}
 	rows := [][]string{{"", ""}, {"REGION", "STATE", "NODES", "RTT", "SERVICES"}}
 	for _, r := range s.Regions {
-		rows = append(rows, []string{r.Name, r.State, fmt.Sprintf("%d/%d", r.NodesLive, r.NodesTotal), rtt(r.RTT), services(r.Services)})
+		way := rtt(r.RTT)
+		if r.Estimated {
+			way += " (estimated)"
+		}
+		rows = append(rows, []string{r.Name, r.State, fmt.Sprintf("%d/%d", r.NodesLive, r.NodesTotal), way, services(r.Services)})
 	}
 	rows = append(rows, []string{""}, []string{"NODE", "REGION", "STATE", "REACHABLE", "RTT", "ADDRESSES"})
 	for _, n := range nodes {
@@ -137,7 +141,7 @@ func yes(b bool) string {
 	return "no"
 }
 
-func printDrains(w io.Writer, drains []admin.Drain) error {
+func printDrains(w io.Writer, drains admin.List[admin.Drain]) error {
 	if len(drains) == 0 {
 		fmt.Fprintln(w, "nothing is drained")
 		return nil
@@ -173,6 +177,8 @@ func printExplanation(w io.Writer, e admin.Explanation) error {
 			mark = fmt.Sprintf("%d.", r.Rank)
 		}
 		switch {
+		case r.RTT != nil && r.DistanceSource == "coordinates":
+			dist = fmt.Sprintf("%.1f ms (estimated from coordinates)", *r.RTT)
 		case r.RTT != nil && r.DistanceSource != "geography":
 			dist = fmt.Sprintf("%.1f ms (%s)", *r.RTT, r.DistanceSource)
 		case r.DistanceKM != nil:

@@ -65,7 +65,7 @@ type pace struct {
 
 func defaultPace() pace {
 	return pace{
-		settle: 4 * time.Second, outage: 7 * time.Second, comeHome: 15 * time.Second, afterHome: 5 * time.Second,
+		settle: 4 * time.Second, outage: 7 * time.Second, comeHome: 25 * time.Second, afterHome: 5 * time.Second,
 		dnsPromise: 2 * time.Second, gapPromise: 2 * time.Second, leave: time.Second,
 		crowd: 40, rate: 100, over: 8 * time.Second, rush: 12 * time.Second, watch: 5 * time.Second, learn: 12 * time.Second, slow: 600 * time.Millisecond,
 	}
@@ -103,7 +103,8 @@ func find(name string) (Drill, bool) {
 }
 
 // Run runs a drill on the lab that runs on this machine. The error says that the drill could not be carried out; whether
-// its promise held is in the report. Whatever happens, the region that it struck is mended; it ends within two minutes.
+// its promise held is in the report. Whatever happens, the region that it struck is mended. It
+// begins once the fleet is at rest, for which it waits up to six minutes, and ends within two minutes of that, or of Options.For.
 func Run(ctx context.Context, o Options) (*Report, error) { return run(ctx, o, defaultPace()) }
 
 func run(ctx context.Context, o Options, p pace) (*Report, error) {
@@ -119,6 +120,9 @@ func run(ctx context.Context, o Options, p pace) (*Report, error) {
 	}
 	s := &session{pace: p, o: o, control: lab.Control{Addr: o.Control, Client: &http.Client{Timeout: controlPatience}}, account: &account{}, now: time.Now}
 	if err := s.prepare(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.rest(ctx); err != nil {
 		return nil, err
 	}
 	s.report = &Report{Drill: o.Name, Region: s.target.Name, Seed: o.Seed, Broken: []string{}, Examples: []string{}}

@@ -23,6 +23,7 @@ import (
 	"go.uber.org/goleak"
 
 	"landfall/deploy/lab"
+	"landfall/gateway/admin"
 	"landfall/gateway/certs"
 )
 
@@ -47,6 +48,7 @@ type fakeLab struct {
 type faults struct {
 	dnsStuck     bool // DNS goes on naming a region that is gone
 	dnsSilent    bool // the other region's name server dies with the region
+	damped       bool // DNS names it again 3 s after its return, and verdicts say that this is waited out
 	dnsForgets   bool // DNS never names the region again
 	answers503   bool // the other region answers 503 while the region is away
 	keepsServing bool // a drained region keeps its connections
@@ -158,6 +160,9 @@ func (l *fakeLab) api() http.Handler {
 	mux.HandleFunc("PUT /v1/regions/{region}/drain", do("drain", l.drain))
 	mux.HandleFunc("DELETE /v1/regions/{region}/drain", do("undrain", l.undrain))
 	mux.HandleFunc("GET /v1/explain", l.explain)
+	mux.HandleFunc("GET /v1/verdicts", func(w http.ResponseWriter, _ *http.Request) {
+		_ = json.NewEncoder(w).Encode(map[string]any{"verdicts": []admin.Verdict{{Region: "east", State: "down", Seen: "up", Kept: l.faults.damped && l.anyAway()}}, "forces": []any{}})
+	})
 	return mux
 }
 
@@ -178,7 +183,10 @@ func (l *fakeLab) kill(s *station) error {
 }
 
 func (l *fakeLab) start(s *station) error {
-	if !l.faults.dnsForgets {
+	switch {
+	case l.faults.damped:
+		time.AfterFunc(3*time.Second, func() { l.setAway(s.region, false) })
+	case !l.faults.dnsForgets:
 		l.setAway(s.region, false)
 	}
 	if l.faults.hangs {

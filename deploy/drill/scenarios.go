@@ -80,7 +80,10 @@ func (s *session) recover(ctx context.Context, mend func() error) error {
 	if err := mend(); err != nil {
 		return err
 	}
-	for s.now().Sub(began) <= s.comeHome {
+	for from := began; s.now().Sub(from) <= s.comeHome && s.now().Sub(began) <= restPatience; {
+		if s.waitedOut(ctx) {
+			from = s.now() // what the fleet does on purpose does not count
+		}
 		if slices.ContainsFunc(s.account.since(began, s.target.Name), s.atHome) {
 			home := s.now()
 			s.report.HomeMS = new(ms(home.Sub(began)))

@@ -43,7 +43,7 @@ type ExplainedRegion struct {
 	Reason         string       `json:"reason" doc:"Why it stands where it stands: a closed list of routing."`
 	ReasonText     string       `json:"reason_text" doc:"The reason in words."`
 	DistanceKM     *float64     `json:"distance_km,omitempty" doc:"Distance from the client; absent where either place is unknown."`
-	DistanceSource string       `json:"distance_source" doc:"Where the distance comes from." enum:"none,peer_rtt,geography,measured_as,measured_wide,measured"`
+	DistanceSource string       `json:"distance_source" doc:"Where the distance comes from." enum:"none,coordinates,peer_rtt,geography,measured_as,measured_wide,measured"`
 	RTT            *float64     `json:"rtt_ms,omitempty" doc:"Round trip that ranks it, in milliseconds: measured, or what the distance lets expect; absent where nothing is known."`
 	Load           *float64     `json:"load,omitempty" doc:"Its load as a share of its capacity; absent without a capacity."`
 	Requests       float64      `json:"requests_per_second" doc:"Clients' requests that its nodes take."`

@@ -41,7 +41,8 @@ type RegionSummary struct {
 	NodesTotal int         `json:"nodes_total" doc:"Nodes known, dead ones too."`
 	Drained    bool        `json:"drained" doc:"An operator drains it."`
 	Services   Map[string] `json:"services" doc:"State by service: up, unknown, draining or down."`
-	RTT        float64     `json:"rtt_ms,omitzero" doc:"Round trip from the answering node, in milliseconds; absent for its own region and where nothing was measured."`
+	RTT        float64     `json:"rtt_ms,omitzero" doc:"Round trip from the answering node, in milliseconds; absent for its own region and where nothing is known."`
+	Estimated  bool        `json:"rtt_estimated,omitzero" doc:"Nobody here measured that round trip: network coordinates let expect it."`
 }
 
 // Region is a place with nodes and origins.
@@ -94,6 +95,7 @@ type Pool struct {
 	Panic   bool         `json:"panic" doc:"More origins look down than the panic threshold allows: all are used."`
 	State   string       `json:"state" doc:"The verdict of the region's own nodes." enum:"up,unknown,down"`
 	Breaker string       `json:"breaker,omitempty" doc:"The circuit breaker of the whole pool on the answering node; absent for another region's." enum:"closed,half-open,open"`
+	Forced  bool         `json:"forced,omitempty" doc:"An operator holds that breaker."`
 	Balance string       `json:"balance,omitempty" doc:"How an origin is chosen; absent for another region's pool."`
 	Origins List[Origin] `json:"origins" doc:"The origins, in the config's order."`
 }

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"strings"
 	"sync"
 	"time"
 
@@ -62,7 +61,7 @@ func (p *Proxy) throughPool(ctx context.Context, s *service, host string) (state
 	if len(first.Methods) > 0 {
 		method = first.Methods[0]
 	}
-	if _, no := p.route(headResult{method: method, host: host, path: strings.TrimSuffix(first.Path, "*")}, func(string) bool { return true }); no != nil {
+	if _, no := p.route(headResult{method: method, host: host, path: s.plans[0].pattern.text}, func(string) bool { return true }); no != nil {
 		return routing.Down.String(), no.text
 	}
 	pool := p.o.Pools[s.name]

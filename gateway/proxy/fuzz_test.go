@@ -78,7 +78,7 @@ func FuzzNormalURL(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		host, path, query, err := NormalURL(s)
+		host, path, query, err := parseURL(s)
 		if err != nil {
 			return
 		}
@@ -88,7 +88,7 @@ func FuzzNormalURL(f *testing.F) {
 		if query != "" {
 			again += "?" + query
 		}
-		if h, p, q, err := NormalURL(again); err != nil || h != host || p != path || q != query {
+		if h, p, q, err := parseURL(again); err != nil || h != host || p != path || q != query {
 			t.Errorf("%q becomes %q, and that %q %q %q %v", s, again, h, p, q, err)
 		}
 	})

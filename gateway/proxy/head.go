@@ -3,7 +3,6 @@ package proxy
 import (
 	"net/http"
 	"net/netip"
-	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -90,7 +89,12 @@ func (p *Proxy) head(r *http.Request, conn Conn) (headResult, *refusal) {
 		return h, refused(malformed, "the path is not a valid absolute path")
 	}
 	if conn.Peer != "" {
-		return p.peerHead(h, r)
+		return p.peerHead(h, r) // the first node read the path by the service's rules
+	}
+	if s := p.hosts.find(h.host); s != nil {
+		if h.path, ok = s.paths.normal(h.path); !ok {
+			return h, refused(malformed, "the path has an escaped slash")
+		}
 	}
 	for _, v := range r.Header["Cdn-Loop"] {
 		for info := range strings.SplitSeq(v, ",") {
@@ -230,69 +234,6 @@ func validPort(s string) bool {
 	}
 	n, err := strconv.ParseUint(s[1:], 10, 16)
 	return s[0] == ':' && err == nil && n > 0
-}
-
-// normalPath is the escaped path with its dot segments removed, so that what a route matched is what the origin gets and
-// what the cache is keyed by. Escaped dots count as dots, and what need not be escaped is not (RFC 3986 section 6.2.2.2), or
-// /%61dmin would pass the route of /admin by and be /admin to the origin; an escaped slash stays what it is.
-func normalPath(u *url.URL) (string, bool) {
-	path := u.EscapedPath()
-	if u.Opaque != "" {
-		return "", false
-	}
-	if path == "" {
-		return "/", true
-	}
-	if path[0] != '/' {
-		return path, path == "*" // OPTIONS *
-	}
-	path = unescapeNeedless(path)
-	if !strings.Contains(path, "/.") && !strings.Contains(path, "/%2") {
-		return path, true
-	}
-	var out []string
-	segments := strings.Split(path[1:], "/")
-	for i, s := range segments {
-		last := i == len(segments)-1
-		switch strings.ReplaceAll(strings.ReplaceAll(s, "%2e", "."), "%2E", ".") {
-		case ".":
-			if last {
-				out = append(out, "")
-			}
-		case "..":
-			if len(out) > 0 {
-				out = out[:len(out)-1]
-			}
-			if last {
-				out = append(out, "")
-			}
-		default:
-			out = append(out, s)
-		}
-	}
-	return "/" + strings.Join(out, "/"), true
-}
-
-// unescapeNeedless decodes the unreserved characters of an escaped path (RFC 3986 section 2.3), but for dots: they are for
-// whole segments only.
-func unescapeNeedless(path string) string {
-	first := strings.IndexByte(path, '%')
-	if first < 0 {
-		return path
-	}
-	out := append(make([]byte, 0, len(path)), path[:first]...)
-	for i := first; i < len(path); i++ {
-		if path[i] == '%' && i+2 < len(path) {
-			n, err := strconv.ParseUint(path[i+1:i+3], 16, 8)
-			if c := byte(n); err == nil && (c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_' || c == '~') {
-				out = append(out, c)
-				i += 2
-				continue
-			}
-		}
-		out = append(out, path[i])
-	}
-	return string(out)
 }
 
 // upgradeOf is the protocol that an HTTP/1.1 request asks to switch to (RFC 9110 section 7.8), or empty. A switch to

@@ -105,14 +105,14 @@ func TestNormalPath(t *testing.T) {
 }
 
 func TestNormalURL(t *testing.T) {
-	host, path, query, err := NormalURL("HTTPS://Shop.Test:8443/a/../b%2fc?x=1&x=%20#frag")
+	host, path, query, err := parseURL("HTTPS://Shop.Test:8443/a/../b%2fc?x=1&x=%20#frag")
 	if host != "shop.test" || path != "/b%2fc" || query != "x=1&x=%20" || err != nil {
 		t.Errorf("%q %q %q %v", host, path, query, err)
 	}
 	for _, bad := range []string{"", "/path", "shop.test/path", "ftp://shop.test/", "http://", "http://user:pw@shop.test/", "http:shop.test",
 		"http://shop test/", "http://shop.test:0/", "http://%zz/", "http://[::1/"} {
-		if host, path, _, err := NormalURL(bad); err == nil {
-			t.Errorf("NormalURL(%q) = %q %q", bad, host, path)
+		if host, path, _, err := parseURL(bad); err == nil {
+			t.Errorf("parseURL(%q) = %q %q", bad, host, path)
 		} else if strings.Contains(err.Error(), "pw") {
 			t.Errorf("the error repeats a password: %v", err)
 		}

@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -22,6 +23,8 @@ type service struct {
 	config *configs.Service
 	plans  []plan // of each route
 
+	paths pathRules
+
 	homes   *homes.Directory // nil without an affinity
 	writers writers
 	door    door
@@ -31,10 +34,13 @@ type service struct {
 // plan is what a route means for its requests, worked out once.
 type plan struct {
 	route    *configs.Route
+	pattern  pattern
+	guards   int // routes of the service that are guarded alike have the same number
 	policy   upstream.RetryPolicy
 	meter    *meter
 	gate     *gatekeeper
 	key      *cache.KeyPolicy
+	keyed    string // its digest
 	negative map[int]time.Duration
 	canary   *canaryPlan
 	variant  string // in the cache's key: who has the flag must not get what others do
@@ -58,16 +64,19 @@ func newHostTable(c *configs.Config, p *Proxy) (hostTable, error) {
 	l := p.o.Lasting
 	t := hostTable{exact: map[string]*service{}, suffix: map[string]*service{}, named: map[string]*service{}}
 	for _, name := range ServiceNames(c) {
-		s := &service{name: name, config: c.Services[name]}
+		s := &service{name: name, config: c.Services[name], paths: pathRulesOf(c.Services[name].Paths)}
 		t.named[name] = s
+		classes := guardClasses(s.config.Routes)
 		for i := range s.config.Routes {
 			r := &s.config.Routes[i]
 			policy, err := upstream.PolicyFrom(*r)
 			if err != nil {
 				return t, fmt.Errorf("service %s, route %s: %w", name, r.Match.Path, err)
 			}
+			key := keyPolicy(r)
 			s.plans = append(s.plans, plan{
-				route: r, policy: policy, meter: new(meter), gate: l.gatekeeper(name, s.config, r, p), key: keyPolicy(r), negative: negativeTTLs(r.Cache),
+				route: r, pattern: s.paths.pattern(r.Match.Path), guards: classes[i], policy: policy, meter: new(meter), gate: l.gatekeeper(name, s.config, r, p),
+				key: key, keyed: key.Digest(), negative: negativeTTLs(r.Cache),
 				canary: l.canaryPlan(name, r.Canary, p.o.Metrics), variant: flagVariant(r.Match.Flag),
 			})
 		}
@@ -132,28 +141,39 @@ func (p *Proxy) route(h headResult, on func(flag string) bool) (routeResult, *re
 	if h.path == "*" && h.method == http.MethodOptions {
 		return routeResult{service: s, plan: s.plans[0]}, nil
 	}
-	allow := map[string]bool{}
-	for i := range s.config.Routes {
-		r := &s.config.Routes[i]
-		if !matchPath(r.Match.Path, h.path) || r.Match.Flag != "" && !on(r.Match.Flag) {
+	i, allow := s.take(matchForm(h.path), h, on)
+	switch {
+	case i >= 0 && s.ambiguous(h, i, on):
+		return routeResult{service: s}, refused(malformed, "the path can be read in more than one way; write it plainly")
+	case i >= 0:
+		return routeResult{service: s, plan: s.plans[i]}, nil
+	case len(allow) > 0:
+		no := refused(methodNotAllowed, "no route takes this method here")
+		no.allow = slices.Sorted(maps.Keys(allow))
+		return routeResult{service: s}, no
+	}
+	return routeResult{service: s}, refused(noRoute, "no route matches this path")
+}
+
+// take is the index of the first route that takes a request for a path in matchForm; -1: none does, and allow are the
+// methods that some would take it with.
+func (s *service) take(form string, h headResult, on func(flag string) bool) (at int, allow map[string]bool) {
+	for i := range s.plans {
+		r := s.plans[i].route
+		if !s.plans[i].pattern.matches(form) || r.Match.Flag != "" && !on(r.Match.Flag) {
 			continue
 		}
 		if takesMethod(r, h) {
-			return routeResult{service: s, plan: s.plans[i]}, nil
+			return i, nil
+		}
+		if allow == nil {
+			allow = map[string]bool{}
 		}
 		for _, m := range r.Match.Methods {
 			allow[m] = true
 		}
 	}
-	if len(allow) > 0 {
-		no := refused(methodNotAllowed, "no route takes this method here")
-		for m := range allow {
-			no.allow = append(no.allow, m)
-		}
-		slices.Sort(no.allow)
-		return routeResult{service: s}, no
-	}
-	return routeResult{service: s}, refused(noRoute, "no route matches this path")
+	return -1, allow
 }
 
 // takesMethod tells whether a route takes the request's method. A preflight is about another one (Fetch standard, section
@@ -161,15 +181,6 @@ func (p *Proxy) route(h headResult, on func(flag string) bool) (routeResult, *re
 func takesMethod(r *configs.Route, h headResult) bool {
 	return len(r.Match.Methods) == 0 || slices.Contains(r.Match.Methods, h.method) || h.method == methodPurge ||
 		r.CORS != nil && h.asks != "" && slices.Contains(r.Match.Methods, h.asks)
-}
-
-// matchPath matches an exact path, or a prefix that ends in /*: /api/* matches /api/ and all below it, but not /api.
-func matchPath(pattern, path string) bool {
-	pattern = unescapeNeedless(pattern) // as the path is
-	if prefix, wild := strings.CutSuffix(pattern, "*"); wild {
-		return strings.HasPrefix(path, prefix)
-	}
-	return path == pattern
 }
 
 // ServiceOf is the name of the service that has a host (lower case, without port).
@@ -188,11 +199,12 @@ func (p *Proxy) RouteOf(service, method, path string) (index int, ok bool) {
 	if s == nil {
 		return 0, false
 	}
+	form := matchForm(path)
 	for i, r := range s.config.Routes {
 		if r.Match.Flag != "" && p.o.Lasting.FlagWeight(p.o.Config, r.Match.Flag) < 1 {
 			continue
 		}
-		if matchPath(r.Match.Path, path) && (len(r.Match.Methods) == 0 || slices.Contains(r.Match.Methods, method)) {
+		if s.plans[i].pattern.matches(form) && (len(r.Match.Methods) == 0 || slices.Contains(r.Match.Methods, method)) {
 			return i, true
 		}
 	}
@@ -232,8 +244,9 @@ func (p *Proxy) KeyQueries(service, path, query string) []string {
 	if s == nil {
 		return out
 	}
-	for i, r := range s.config.Routes {
-		if q := s.plans[i].key.Query(query); matchPath(r.Match.Path, path) && !slices.Contains(out, q) {
+	form := matchForm(path)
+	for i := range s.plans {
+		if q := s.plans[i].key.Query(query); s.plans[i].pattern.matches(form) && !slices.Contains(out, q) {
 			out = append(out, q)
 		}
 	}
@@ -242,7 +255,21 @@ func (p *Proxy) KeyQueries(service, path, query string) []string {
 
 // NormalURL reads an absolute http or https URL the way that a request for it is normalised, so that what is purged or
 // explained is what is served.
-func NormalURL(raw string) (host, path, query string, err error) {
+func (p *Proxy) NormalURL(raw string) (host, path, query string, err error) {
+	if host, path, query, err = parseURL(raw); err != nil {
+		return "", "", "", err
+	}
+	if s := p.hosts.find(host); s != nil {
+		ok := false
+		if path, ok = s.paths.normal(path); !ok {
+			return "", "", "", fmt.Errorf("service %s refuses paths with an escaped slash", s.name)
+		}
+	}
+	return host, path, query, nil
+}
+
+// parseURL is NormalURL without what a service says of paths.
+func parseURL(raw string) (host, path, query string, err error) {
 	u, err := url.Parse(raw)
 	if err != nil {
 		return "", "", "", errors.New("not a URL: write it like https://shop.example.com/path")

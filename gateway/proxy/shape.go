@@ -120,7 +120,7 @@ func (x *exchange) shapeRequest(out *http.Request) {
 	r := x.match.route
 	if w := r.Rewrite; w != nil {
 		path := x.head.path
-		if rest, ok := strings.CutPrefix(path, w.StripPrefix); w.StripPrefix != "" && ok && (rest == "" || rest[0] == '/') {
+		if rest, ok := cutPrefix(path, w.StripPrefix); w.StripPrefix != "" && ok && (rest == "" || rest[0] == '/') {
 			path = rest
 		}
 		if path = w.AddPrefix + path; path == "" || path[0] != '/' {

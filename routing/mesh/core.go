@@ -30,6 +30,7 @@ type core struct {
 	token   uint64
 
 	self    selfSaid
+	place   place
 	members map[string]*member
 	order   []*member // members by name, so that equal steps have equal effects
 	links   map[uint64]*link
@@ -42,6 +43,7 @@ type core struct {
 	readyAfter uint64        // up to this token
 	stale      bool          // away for longer than tombstones live
 	last       instant       // when the clock was last looked at
+	stirred    time.Time     // when time or a message last came
 	skew       time.Duration // what to add to the wall clock to get the fleet's
 	quiet      time.Time     // when the last repair of the registers ended
 	softQuiet  time.Time     // when soft state was last compared
@@ -77,9 +79,11 @@ type effects struct {
 type saving struct {
 	token     uint64
 	registers []Register
-	own       bool     // a failure to write is a failure of the write, not only of durability
-	wipe      bool     // forget all that the disk holds
-	gone      []string // forget these
+	own       bool       // a failure to write is a failure of the write, not only of durability
+	early     bool       // the owner is told before it is on disk, as of what peers say
+	wipe      bool       // forget all that the disk holds
+	written   chan error // set by who waits for the disk
+	gone      []string   // forget these
 }
 
 type sending struct {
@@ -87,9 +91,10 @@ type sending struct {
 	msg  message
 }
 
-// result is how a write ended.
+// result is how a write ended, or that it is on this node's disk.
 type result struct {
 	token            uint64
+	onDisk           bool // no more than that
 	stamp            Stamp
 	applied, missing []string
 	err              error
@@ -102,6 +107,7 @@ func newCore(node string, self info, beat, solo time.Duration, now instant, rand
 		batches: map[uint64][]Register{}, waits: map[uint64]*wait{}, spreads: map[Stamp]*spread{},
 		members: map[string]*member{}, links: map[uint64]*link{}, said: map[string]time.Time{}, started: now.at,
 	}
+	c.place = newPlace(node, c.boot)
 	c.self = selfSaid{info: self, version: 1, sections: map[uint64][]byte{sectionInfo: appendMeta(nil, self)}}
 	c.digests.due = true
 	return c
@@ -179,6 +185,7 @@ func softPrint(node, boot string, version uint64) uint32 {
 func (c *core) tick(now instant) *effects {
 	c.begin()
 	c.noteClock(now)
+	c.noteNap(now)
 	for i := 0; i < len(c.lineup); {
 		l := c.lineup[i]
 		if c.tickLink(now, l); i < len(c.lineup) && c.lineup[i] == l { // else it was given up
@@ -225,6 +232,7 @@ func (c *core) look(now instant) {
 		mb.settleInto(c, now.at)
 		if mb.forgotten(now.at) {
 			delete(c.members, mb.name)
+			c.place.client.ForgetNode(mb.name)
 			c.topology, c.dirty, c.out.changed = true, true, true
 			c.graph.stale = true
 			return true
@@ -233,6 +241,7 @@ func (c *core) look(now instant) {
 		return false
 	})
 	c.withdraw(now)
+	c.tellPlace(now)
 	if now.at.Sub(c.observed) >= observeEvery {
 		c.dirty = true
 	}

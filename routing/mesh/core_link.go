@@ -15,7 +15,8 @@ type link struct {
 	dialed bool // by this node
 	opened time.Time
 
-	pulses bool // the peer understands them
+	pulses  bool // the peer understands them
+	excused bool // silence that lasted while this node stood still was not held against the peer, which has not been heard since
 
 	seq     uint64 // of the last beat sent that was no pulse
 	pulsed  int    // pulses since that one
@@ -207,6 +208,25 @@ func (c *core) tickLink(now instant, l *link) {
 	}
 }
 
+// noteNap notices that this process stood still (a stopped machine, a starved one): it has not listened, which is no silence of
+// its peers. Each gets the ordinary time to be heard again, but once only, lest one who always lags never learns of a death.
+func (c *core) noteNap(now instant) {
+	last := c.stirred
+	c.stirred = now.at
+	if last.IsZero() || now.at.Sub(last) < napNoticed*c.beat {
+		return
+	}
+	for _, l := range c.lineup {
+		clear(l.sent[:]) // an echo that waited here tells no round trip
+		if !l.excused && l.peer.reach.standing != unreachable {
+			l.excused, l.look, l.peer.reach.since = true, time.Time{}, now.at
+		}
+	}
+}
+
+// napNoticed is in beats; ticks come five times as often.
+const napNoticed = 2
+
 func max2(a, b time.Time) time.Time {
 	if a.After(b) {
 		return a
@@ -258,6 +278,7 @@ func (c *core) sendBeat(now instant, l *link) {
 // message is the input of a message that came over a link.
 func (c *core) message(now instant, id uint64, m message) *effects {
 	c.begin()
+	c.noteNap(now)
 	l := c.links[id]
 	if l == nil {
 		return &c.out
@@ -303,7 +324,7 @@ func (c *core) takeBeat(now instant, l *link, b *beat) {
 	if b.seq <= l.got { // a duplicate, or an older one that was overtaken
 		return
 	}
-	l.got, l.gotAt, l.heardAt = b.seq, now.at, now.at
+	l.got, l.gotAt, l.heardAt, l.excused = b.seq, now.at, now.at, false
 	l.said = beatSaid{b.registers, b.soft, b.flags}
 	if b.wall > 0 {
 		mb.skew, mb.skewAt = time.UnixMilli(b.wall).Add(mb.rtt.smoothed/2).Sub(now.wall), now.at
@@ -312,8 +333,11 @@ func (c *core) takeBeat(now instant, l *link, b *beat) {
 	if echoes {
 		if l.seq-b.echo < sentKept {
 			sent := l.sent[b.echo%sentKept]
-			if rtt := now.at.Sub(sent) - time.Duration(min(b.hold, maxHold))*time.Microsecond; rtt >= 0 {
+			if rtt := now.at.Sub(sent) - time.Duration(min(b.hold, maxHold))*time.Microsecond; rtt >= 0 && !sent.IsZero() {
 				mb.rtt.add(now.at, rtt)
+				if mb.info.Region != c.region { // those near by tell little of the distance, and much of noise
+					c.place.measured(mb.name, mb.info.Region, mb.rtt.smoothed)
+				}
 			}
 		}
 		l.echoed = b.echo
@@ -332,7 +356,7 @@ func (c *core) takePulse(now instant, l *link) {
 	if l.got == 0 {
 		return
 	}
-	l.heardAt = now.at
+	l.heardAt, l.excused = now.at, false
 	c.judge(now, l.peer, good)
 	c.compare(now, l)
 }

@@ -134,7 +134,7 @@ func (c *core) takeSections(now instant, mb *member, m *soft) {
 	mb.lastSeen = now.at
 	unreachable, watches := mb.unreachable, mb.watches
 	if m.base == 0 {
-		mb.rtts, mb.report, unreachable, watches = nil, nil, nil, nil
+		mb.rtts, mb.place, mb.report, unreachable, watches = nil, nil, nil, nil, nil
 	}
 	for _, s := range m.sections {
 		switch s.id {
@@ -144,6 +144,10 @@ func (c *core) takeSections(now instant, mb *member, m *soft) {
 			watches = c.namesIn(s.body)
 		case sectionRTT:
 			mb.rtts = rttsIn(s.body)
+		case sectionPlace:
+			if mb.place = placeIn(s.body); mb.place != nil {
+				c.place.heard(mb.info.Region, mb.place)
+			}
 		case sectionReport:
 			if mb.report = nil; len(s.body) > 0 && json.Valid(s.body) {
 				mb.report = s.body

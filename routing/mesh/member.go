@@ -39,6 +39,7 @@ type Member struct {
 	Watches            []string                 // the nodes that it has links with; empty: not known
 	Unreachable        []string                 // those of them that it can't reach. Don't modify
 	RegionRTT          map[string]time.Duration // its least round trip to each region. Don't modify
+	Coordinate         *Coordinate              // nil: it tells none, or nothing fresh
 	Self               bool
 }
 
@@ -60,6 +61,7 @@ type member struct {
 	unreachable []string // of whom it watches
 	watches     []string // whom it has links with
 	rtts        map[string]time.Duration
+	place       *Coordinate
 
 	// This node's link with it.
 	wanted  bool
@@ -137,7 +139,7 @@ func (mb *member) adopt(i info, direct bool) adoption {
 		mb.past = mb.past[1:]
 	}
 	mb.info = i
-	mb.version, mb.print, mb.sections, mb.report, mb.unreachable, mb.watches, mb.rtts = 0, 0, nil, nil, nil, nil, nil
+	mb.version, mb.print, mb.sections, mb.report, mb.unreachable, mb.watches, mb.rtts, mb.place = 0, 0, nil, nil, nil, nil, nil, nil
 	return restarted
 }
 
@@ -260,6 +262,7 @@ func (mb *member) view(now time.Time) Member {
 	}
 	if mb.fresh(now) {
 		out.Unreachable, out.Watches, out.RegionRTT = mb.unreachable, append(out.Watches, mb.watches...), mb.rtts
+		out.Coordinate = mb.place
 		if out.ReportAt = now; !mb.connected {
 			out.ReportAt = mb.lostAt
 		}

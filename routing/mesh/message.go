@@ -93,6 +93,7 @@ const (
 	sectionUnreachable = 3 // names
 	sectionWatches     = 4 // names
 	sectionRTT         = 5 // round trips to the regions
+	sectionPlace       = 6 // network coordinate
 
 	sectionSights = 16 // JSON; empty: withdrawn
 )
@@ -349,6 +350,16 @@ func (r *wire) take(n uint64) []byte {
 
 func (r *wire) number() uint64 {
 	v, n := binary.Uvarint(r.rest)
+	if n <= 0 {
+		r.failed, r.rest = true, nil
+		return 0
+	}
+	r.rest = r.rest[n:]
+	return v
+}
+
+func (r *wire) signed() int64 {
+	v, n := binary.Varint(r.rest)
 	if n <= 0 {
 		r.failed, r.rest = true, nil
 		return 0

@@ -31,6 +31,7 @@ func someMessages() []message {
 		&sums{id: 4, sums: sum, after: "drain/"},
 		&page{id: 4, sums: sum, registers: []Register{r}, next: "purge/"},
 		&bye{"it stops"},
+		&soft{node: "eu-1", boot: "b1", version: 10, base: 9, sections: []section{{sectionPlace, placeBody(somePlace())}}},
 	}
 }
 

@@ -12,6 +12,7 @@ type Metrics struct {
 	bytes     *prometheus.CounterVec
 	links     prometheus.Gauge
 	skew      prometheus.Gauge
+	placing   prometheus.Gauge
 }
 
 // NewMetrics registers the metrics. It panics where they are registered already (a programming error).
@@ -50,7 +51,11 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Help: "What this node adds to its clock to get the fleet's: 0 while most peers agree with it within five seconds.",
 		}),
 	}
-	reg.MustRegister(m.members, m.messages, m.refused, m.rtt, m.registers, m.bytes, m.links, m.skew)
+	m.placing = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "landfall_mesh_coordinate_error",
+		Help: "How far this node's network coordinate misses the round trips that it measures, as a share: 1.5 at the start, up to 0.5 good enough for estimates.",
+	})
+	reg.MustRegister(m.placing, m.members, m.messages, m.refused, m.rtt, m.registers, m.bytes, m.links, m.skew)
 	return m
 }
 

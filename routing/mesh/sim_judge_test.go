@@ -17,7 +17,8 @@ type jury struct {
 	seats   []*seat // by node
 	lastBad map[[2]string]time.Duration
 	lastAny map[[2]string]time.Duration
-	found   int // verdicts that a region is down
+	blips   map[[2]string]bool // by node and region: it has reached none of the region since the last look, for a moment at least
+	found   int                // verdicts that a region is down
 	onDown  func(n *simNode, region, evidence string)
 	fail    func(format string, args ...any)
 	buf     []routing.Choice
@@ -32,7 +33,13 @@ type seat struct {
 func newJury(s *sim, fail func(string, ...any)) *jury {
 	j := &jury{
 		s: s, quorum: "majority", regions: s.regions(), fail: fail, lastBad: map[[2]string]time.Duration{}, lastAny: map[[2]string]time.Duration{},
-		onDown: func(*simNode, string, string) {},
+		blips: map[[2]string]bool{}, onDown: func(*simNode, string, string) {},
+	}
+	tell := s.onEvent
+	s.onEvent = func(n *simNode, e event) {
+		if tell(n, e); e.kind == "node.unreachable" {
+			j.blip(n, s.nodes[s.index[e.subject]].region)
+		}
 	}
 	for range s.nodes {
 		j.seats = append(j.seats, &seat{})
@@ -51,11 +58,21 @@ func (j *jury) look() {
 }
 
 // newcomer is how long a node that has started may find a region down because it has met only dead nodes of it. It does
-// not serve by then.
+// not serve by then. One that was cut off from its start on is a newcomer when the cut heals, until it has met them all.
 const newcomer = 5 * time.Second
 
 // recently is how old what others see may be when a verdict is found by it: a node that was paused wakes with old words.
 const recently = 12 * time.Second
+
+// blip notes that a node has just lost sight of another, if it now reaches none of that one's region.
+func (j *jury) blip(n *simNode, region string) {
+	for _, mb := range n.core.order {
+		if mb.info.Region == region && mb.reach.standing == reachable {
+			return
+		}
+	}
+	j.blips[[2]string{n.name, region}] = true
+}
 
 // follow notes which region can't reach which: the truth that verdicts are held against.
 func (j *jury) follow() {
@@ -81,10 +98,17 @@ func (j *jury) follow() {
 				bad[[2]string{n.region, region}]++
 			}
 		}
+		for _, region := range j.regions {
+			if reached[region] && j.blips[[2]string{n.name, region}] {
+				delete(reached, region)
+				bad[[2]string{n.region, region}]++
+			}
+		}
 		for region := range reached {
 			good[[2]string{n.region, region}]++
 		}
 	}
+	clear(j.blips)
 	for pair := range bad { // most of the region's nodes that look reach none of the other's
 		j.lastAny[pair] = j.s.now
 		if bad[pair] >= good[pair] {
@@ -124,7 +148,7 @@ func (j *jury) lookAt(st *seat, n *simNode) {
 	at := j.s.epoch().Add(j.s.now)
 	ballot := healthcheck.NewBallot(j.observations(n, at), j.quorum)
 	var sights []healthcheck.Sight
-	nodes, heard := map[string][]routing.Node{}, map[string]bool{n.region: true}
+	nodes, others, heard := map[string][]routing.Node{}, map[string]bool{}, map[string]bool{}
 	for _, region := range j.regions {
 		seen := healthcheck.Sight{Subject: healthcheck.Subject{Region: region}, State: routing.Unknown}
 		if region == n.region {
@@ -136,6 +160,7 @@ func (j *jury) lookAt(st *seat, n *simNode) {
 				continue
 			}
 			nodes[region] = append(nodes[region], routing.Node{Name: mb.name})
+			others[region] = others[region] || region != n.region || mb.info.State != Leaving
 			heard[region] = heard[region] || mb.seen() == reachable
 			alive := mb.live(at)
 			if alive {
@@ -148,7 +173,7 @@ func (j *jury) lookAt(st *seat, n *simNode) {
 				seen.State = routing.Down
 			}
 		}
-		seen.Silent = len(nodes[region]) > 0 && !heard[region]
+		seen.Silent = others[region] && !heard[region]
 		st.calm = st.calm && seen.State == routing.Up && !seen.Silent
 		sights = append(sights, seen)
 	}
@@ -216,7 +241,7 @@ func (j *jury) down(n *simNode, c healthcheck.Change) {
 	j.found++
 	region := c.Subject.Region
 	j.onDown(n, region, c.Evidence)
-	if c.Evidence == "" || j.s.epoch().Add(j.s.now).Sub(n.core.started) < newcomer {
+	if c.Evidence == "" || j.s.epoch().Add(j.s.now).Sub(n.core.started) < newcomer || !j.metAll(n, region) {
 		return // nobody votes on what is gone, silent for long to all that are heard; and who just started knows few nodes yet
 	}
 	against, others := 0, 0
@@ -233,6 +258,16 @@ func (j *jury) down(n *simNode, c healthcheck.Change) {
 	if against*2 <= others {
 		j.fail("%s finds %s down by the word of %d of %d regions: %s", n.name, region, against, others, c.Evidence)
 	}
+}
+
+// metAll tells whether a node knows every running node of a region.
+func (j *jury) metAll(n *simNode, region string) bool {
+	for _, p := range j.s.nodes {
+		if p.region == region && p.up && n.core.members[p.name] == nil {
+			return false
+		}
+	}
+	return true
 }
 
 // answer checks that among the regions that the decision names one has a node, whatever was found.

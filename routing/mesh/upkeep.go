@@ -118,6 +118,7 @@ func (m *Mesh) measure(now time.Time) {
 	m.metrics.links.Set(float64(len(m.pipes)))
 	m.metrics.registers.Set(float64(len(m.core.table.entries)))
 	m.metrics.skew.Set(m.core.skew.Seconds())
+	m.metrics.placing.Set(m.core.place.own.Error)
 }
 
 // savePeers writes down where the others are when that has changed, to find them after a restart without the seeds.

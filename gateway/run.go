@@ -252,8 +252,9 @@ func (n *Node) member(m mesh.Member, now time.Time) member {
 		return member{Member: m, report: n.ownReport(now), fresh: true}
 	}
 	out := member{Member: m}
-	if m.Report != nil && now.Sub(m.ReportAt) <= reportMaxAge && json.Unmarshal(m.Report, &out.report) == nil {
-		out.fresh = true
+	if m.Report != nil && now.Sub(m.ReportAt) <= reportMaxAge {
+		report, err := decodeReport(m.Report)
+		out.report, out.fresh = report, err == nil
 	}
 	return out
 }

@@ -35,6 +35,8 @@ func withAsking(ctx context.Context, a *Asking) context.Context {
 const (
 	// HeaderKey has a surrogate key, one a line, as keys may hold both spaces and commas.
 	HeaderKey = "Landfall-Key"
+	// HeaderCoded is on a response whose content coding was applied by a Recoder, not by the origin.
+	HeaderCoded = "Landfall-Coded"
 	// HeaderStale is on a stale response that was given for want of an answer of the origin's.
 	HeaderStale = "Landfall-Stale"
 )

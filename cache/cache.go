@@ -44,6 +44,8 @@ type Policy struct {
 	Jitter       float64               // 0 to 1: lifetimes are shortened by up to this share, by chance
 	RefreshAhead float64               // 0 to 1: a hit in this last share of a lifetime refreshes in the background
 
+	// Recoder gives what is stored in other content codings; nil: each is fetched for itself.
+	Recoder Recoder
 	// RangeFill: a range of what isn't stored makes the whole be fetched in the background, for those that follow.
 	RangeFill bool
 	// Peer: the request is another cache's of the fleet. It is answered with what that cache needs to store the response,

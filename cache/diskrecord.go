@@ -15,6 +15,9 @@ import (
 
 const diskVersion = 1
 
+// keptBits are those of an object's state that never change.
+const keptBits = isLicensed | isNoCache | hasUpstream | isCoded
+
 // diskHash is what the records of a URL are found by. Unlike the hash in memory it is the same after a restart, and can't
 // be aimed at by who makes up URLs.
 func diskHash(u urlKey) uint64 {
@@ -41,7 +44,7 @@ func (o *object) diskRecord() disk.Record {
 	p.number(uint64(max(o.fresh, 0)))
 	p.number(uint64(max(o.softAt.Load(), 0)))
 	p.number(uint64(o.length))
-	p.number(uint64(o.state.Load() & (isLicensed | isNoCache | hasUpstream)))
+	p.number(uint64(o.state.Load() & keptBits))
 	p.number(uint64(o.status))
 	p.lines(keys)
 	p.lines(groups)
@@ -78,7 +81,7 @@ func readRecord(b []byte) (*loaded, error) {
 	l.received, l.initialAge, l.fresh = int64(c.number()), time.Duration(c.number()), time.Duration(c.number())
 	l.softAt.Store(int64(c.number()))
 	l.length = int64(c.number())
-	l.set(uint32(c.number()) & (isLicensed | isNoCache | hasUpstream))
+	l.set(uint32(c.number()) & keptBits)
 	l.status = uint16(c.number())
 	l.keys, l.groups = c.lines(), c.lines()
 	fieldsAt := c.number()

@@ -27,6 +27,12 @@
 // stored carries nothing else that the client controls besides ordinary header fields: conditions, Range, Cache-Control,
 // Pragma and the spelling of Host are taken out, and Accept-Encoding is one of a closed set.
 //
+// # Codings
+//
+// Each content coding that clients are served in is a variant by Accept-Encoding. With Policy.Recoder, one that isn't
+// stored is made of another that is: once, for all who wait, with that one's age, and as a hit ("detail=recoded" in
+// Cache-Status). So the origin is asked once, whatever its clients accept; what it encodes itself stays its own.
+//
 // # Purges
 //
 // A purge is of one service: of a URL (in all variants, schemes and ports), a prefix, a host, a surrogate key, or all. It

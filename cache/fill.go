@@ -41,6 +41,7 @@ type fill struct {
 	policy  Policy
 	asking  Asking
 	prior   *object // being revalidated; nil: none
+	from    *object // of another content coding, of which it is made if it still can be; nil: none
 	began   time.Time
 	ctx     context.Context
 	cancel  context.CancelFunc
@@ -58,6 +59,7 @@ type fill struct {
 
 	ready chan struct{} // closed when the following are set, for good
 	verdict
+	recoded   bool // made of from
 	meta      meta
 	object    *object        // renewed: the object to serve
 	shareable bool           // renewed: to others too
@@ -178,6 +180,13 @@ func (f *fill) endUnused() {
 
 // open asks the origin and decides what becomes of the answer.
 func (f *fill) open() {
+	if now := f.c.now(); f.from != nil {
+		if response := f.recode(now); response != nil {
+			f.recoded, f.prior = true, nil
+			f.decide(response, now)
+			return
+		}
+	}
 	response, err := f.ask()
 	if err == nil && f.prior != nil && response.StatusCode == http.StatusNotModified && !f.confirms(response) {
 		// Not a confirmation of what is stored: section 4.3.4 leaves nothing but to ask again without conditions.
@@ -249,11 +258,18 @@ func (f *fill) decide(response *http.Response, received time.Time) {
 	} else {
 		f.revalidated(changed)
 	}
+	policy := f.policy
+	if f.recoded {
+		policy.Jitter = 0
+	}
 	j := judge(answer{
 		status: response.StatusCode, header: response.Header, length: lengthOf(response),
 		trailers: len(response.Trailer) > 0, asked: f.began, received: received,
 		credential: f.request.Header["Authorization"] != nil, maxObject: f.c.maxObject,
-	}, f.policy)
+	}, policy)
+	if f.recoded {
+		j.meta.inherit(f.from, received)
+	}
 	if j.refusal == storable && !f.asking.Unsure && response.StatusCode == http.StatusOK && !f.c.searches.learn(f.key, response.Header) {
 		j.refusal = bySearch
 	}
@@ -299,7 +315,7 @@ func (f *fill) hand(response *http.Response, received time.Time, why refusal) {
 		slog.String("host", f.key.Host), slog.String("path", f.key.Path),
 		slog.Int("status", response.StatusCode), slog.String("reason", string(why)))
 	switch {
-	case why == byPeer: // others may have it from there as well
+	case why == byPeer, f.recoded: // others may have it from there as well
 	case response.StatusCode >= 500, response.StatusCode == http.StatusTooManyRequests, why == byStale:
 		f.c.marks.set(f.key, received, markErrorFor) // of the origin's state, not of what it has
 		if f.prior != nil {

@@ -1,6 +1,8 @@
 package cache
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"net/http"
 	"slices"
 	"strconv"
@@ -54,28 +56,49 @@ func matchesName(patterns []string, name string) bool {
 }
 
 // extra is a text that differs exactly when the header fields and cookies that count differ: each is written with its
-// length, or as absent.
+// value's length, or as absent, and its name, as another policy (before a reload, or of another node) has others.
 func (p *KeyPolicy) extra(h http.Header) string {
 	if p == nil || len(p.Headers) == 0 && len(p.Cookies) == 0 {
 		return ""
 	}
 	var b strings.Builder
-	write := func(value string, present bool) {
-		if !present {
-			b.WriteString("-;")
-			return
+	write := func(value string, present bool, name, end string) {
+		if present {
+			b.WriteString(strconv.Itoa(len(value)))
+			b.WriteByte(':')
+			b.WriteString(value)
+		} else {
+			b.WriteByte('-')
 		}
-		b.WriteString(strconv.Itoa(len(value)))
-		b.WriteByte(':')
-		b.WriteString(value)
+		b.WriteString(name)
+		b.WriteString(end)
 	}
 	for _, name := range p.Headers {
-		write(fieldValue(h, name))
+		value, present := fieldValue(h, name)
+		write(value, present, name, ";")
 	}
 	for _, name := range p.Cookies {
-		write(cookie(h, name))
+		value, present := cookie(h, name)
+		write(value, present, name, "=;")
 	}
 	return b.String()
+}
+
+// Digest is a short text that tells policies apart which may make different keys of one request. Caches that share what
+// they store must have the same; nil has that of the empty policy.
+func (p *KeyPolicy) Digest() string {
+	if p == nil {
+		p = &KeyPolicy{}
+	}
+	var text packer
+	for _, list := range [...][]string{p.Ignore, p.Keep, p.Headers, p.Cookies} {
+		text.lines(list)
+	}
+	if p.Sort {
+		text.number(1)
+	}
+	sum := sha256.Sum256(text.b)
+	return hex.EncodeToString(sum[:8])
 }
 
 // cookie is the value of the first cookie of a name (RFC 6265 section 5.4).

@@ -31,6 +31,7 @@ type meta struct {
 	initialAge   time.Duration
 	licensed     bool     // may answer requests with Authorization (section 3.5)
 	aged         bool     // came with Age
+	coded        bool     // its content coding can be undone
 	keys         []string // surrogate keys
 	groups       []string // cache groups
 	targeted     []string // Landfall-Cache-Control, which only this cache reads
@@ -74,6 +75,7 @@ const (
 	isDead                  // a hard purge took it
 	isGone                  // it has left the store
 	isEvicted               // the budget dropped it
+	isCoded                 // a Recoder applied its content coding; never changes either
 )
 
 func (o *object) is(bit uint32) bool { return o.state.Load()&bit != 0 }
@@ -112,6 +114,9 @@ func (c *Cache) newObject(k Key, m *meta, request http.Header, body [][]byte, b 
 	}
 	if len(m.upstream) > 0 {
 		o.set(hasUpstream)
+	}
+	if m.coded {
+		o.set(isCoded)
 	}
 	c.link(o, k, m.keys, m.groups)
 	o.size = headBytes(len(o.head), k, m) + bodyBytes(body)
@@ -209,6 +214,7 @@ func listedHop(h http.Header, name string) bool {
 // prepare picks what of a response's header is stored.
 func (m *meta) prepare(h http.Header, dated bool) {
 	m.fields = make([]field, 0, len(h)+2)
+	m.coded = h[HeaderCoded] != nil
 	for name, values := range h {
 		switch {
 		case len(values) == 0, isHop(name), listedHop(h, name), name == "Age", name == "Set-Cookie":

@@ -307,6 +307,9 @@ func (o *object) header() http.Header {
 	if len(d.targeted) > 0 {
 		h["Landfall-Cache-Control"] = d.targeted
 	}
+	if o.is(isCoded) {
+		h[HeaderCoded] = []string{"1"}
+	}
 	keys, groups := o.tags()
 	if len(keys) > 0 {
 		h[HeaderKey] = keys

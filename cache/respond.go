@@ -36,7 +36,7 @@ func (x *exchange) setHeader(m *meta, n note, withAge bool, skip func(string) bo
 	}
 	setOwn(h, make([]string, 2+len(m.upstream)), n, age, m.upstream)
 	if x.policy.Peer {
-		tellPeer(h, m.keys, m.targeted, n)
+		tellPeer(h, m.keys, m.targeted, m.coded, n)
 	}
 }
 
@@ -62,7 +62,7 @@ func (x *exchange) setStored(o *object, n note, skip func(string) bool) {
 	setOwn(h, values[count:], n, max(o.age(x.now), 0), upstream)
 	if x.policy.Peer {
 		keys, _ := o.tags()
-		tellPeer(h, keys, o.details().targeted, n)
+		tellPeer(h, keys, o.details().targeted, o.is(isCoded), n)
 	}
 }
 
@@ -84,13 +84,20 @@ func setOwn(h http.Header, values []string, n note, age time.Duration, upstream 
 	h["Cache-Status"] = values[1:len(values):len(values)]
 }
 
+func formatAge(age time.Duration) string {
+	return strconv.FormatInt(int64(max(age, 0)/time.Second), 10)
+}
+
 // tellPeer adds what only caches of the fleet say to each other.
-func tellPeer(h http.Header, keys, targeted []string, n note) {
+func tellPeer(h http.Header, keys, targeted []string, coded bool, n note) {
 	if len(keys) > 0 {
 		h[HeaderKey] = keys
 	}
 	if len(targeted) > 0 {
 		h["Landfall-Cache-Control"] = targeted
+	}
+	if coded {
+		h[HeaderCoded] = []string{"1"}
 	}
 	if n.stale {
 		h[HeaderStale] = []string{"1"}

@@ -70,7 +70,7 @@ func (x *exchange) serve() Outcome {
 		x.request = parseDirectives(lines)
 	}
 	f := x.shard.lookup(x.hash, &x.key, x.header)
-	if f.object == nil && x.fromDisk() {
+	if f.object == nil && x.fromDisk(f.others) {
 		x.now, x.detail = x.c.now(), detailDisk
 		f = x.shard.lookup(x.hash, &x.key, x.header)
 	}
@@ -113,14 +113,11 @@ func (x *exchange) refresh(o *object) {
 	if x.request.onlyIfCached || o.failedWithin(x.now, retryAfter) {
 		return
 	}
-	f, leads, _ := x.c.store.join(x.key, x.header, x.gen, o, func() *fill { return x.newFill(o) })
-	switch {
-	case leads:
-		f.detach(true)
-		go f.run()
-	case f != nil:
-		f.detach(false)
+	least := time.Duration(0)
+	if o.isFresh(x.now) {
+		least = time.Duration(x.policy.RefreshAhead * float64(o.fresh))
 	}
+	x.fetchBehind(o, x.source(least))
 }
 
 // fillBehind fetches in the background the whole of what a range was asked of. Where that isn't wanted, or was found
@@ -130,7 +127,13 @@ func (x *exchange) fillBehind() {
 		x.header["Authorization"] != nil || x.c.marks.has(x.key, x.now) {
 		return
 	}
-	f, leads, _ := x.c.store.join(x.key, x.header, x.gen, nil, func() *fill { return x.newFill(nil) })
+	x.fetchBehind(nil, nil)
+}
+
+// fetchBehind makes a fetch for the store alone, to renew an object if there is one, and of another coding's variant where
+// that is newer; or leaves it to one under way.
+func (x *exchange) fetchBehind(prior, src *object) {
+	f, leads, _ := x.c.store.join(x.key, x.header, x.gen, prior, func() *fill { return x.newRecoding(prior, src) })
 	switch {
 	case leads:
 		f.detach(true)
@@ -143,6 +146,9 @@ func (x *exchange) fillBehind() {
 // forward asks the origin, alone or with others.
 func (x *exchange) forward(found found) Outcome {
 	reason := found.reason()
+	if out, done := x.recode(found.object, reason); done {
+		return out
+	}
 	if x.request.onlyIfCached {
 		return x.writeTimeout()
 	}

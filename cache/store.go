@@ -203,7 +203,8 @@ func (sh *shard) put(u urlKey, f *fill, o *object, floor uint64) (out []*object,
 	if f.purgedBefore(o) || o.born.body < floor || o.is(isEvicted) {
 		return []*object{o}, false
 	}
-	if newer := sh.lookup(o.hash, &f.key, f.header).object; newer != nil && newer.born.body > o.born.body {
+	newer := sh.lookup(o.hash, &f.key, f.header).object
+	if newer != nil && (newer.born.body > o.born.body || f.recoded && newer.received > f.from.received) {
 		return []*object{o}, false
 	}
 	variants := 0

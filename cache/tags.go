@@ -57,7 +57,7 @@ func surrogateKeys(h http.Header) (keys []string, ok bool) {
 // isForCaches tells the fields that speak to caches like this one and end here.
 func isForCaches(name string) bool {
 	switch name {
-	case "Surrogate-Key", "Cache-Tag", "Landfall-Cache-Control", HeaderKey, HeaderStale:
+	case "Surrogate-Key", "Cache-Tag", "Landfall-Cache-Control", HeaderKey, HeaderStale, HeaderCoded:
 		return true
 	}
 	return false

@@ -244,8 +244,8 @@ func (t *tier) scrubbed(gen uint64) {
 }
 
 // fromDisk brings what answers a request from the disk into memory, where the next lookup finds it. It tells whether
-// there is something new to look at.
-func (x *exchange) fromDisk() bool {
+// there is something new to look at. others: variants for other requests are in memory.
+func (x *exchange) fromDisk(others bool) bool {
 	t := x.c.tier
 	if t == nil || t.off.Load() {
 		return false
@@ -273,10 +273,11 @@ func (x *exchange) fromDisk() bool {
 		delete(t.loads, hash)
 		t.mu.Unlock()
 	}()
-	return t.load(hash, &x.key, x.header)
+	return t.load(hash, &x.key, x.header, x.policy.Recoder != nil && !others)
 }
 
-func (t *tier) load(hash uint64, k *Key, header http.Header) bool {
+// load brings the newest record that answers a request, or else, with siblings, one that can be recoded for it.
+func (t *tier) load(hash uint64, k *Key, header http.Header, siblings bool) bool {
 	var best *loaded
 	var at disk.Ref
 	err := t.store.Find(hash, func(r disk.Ref, head []byte) (more bool) {
@@ -286,7 +287,7 @@ func (t *tier) load(hash uint64, k *Key, header http.Header) bool {
 			return true
 		}
 		same, selected := l.answers(k, header)
-		if !same || !selected {
+		if !same || !selected && (!siblings || best != nil || !l.isSibling(k, header)) {
 			return true
 		}
 		if t.c.generations.spoils(l.names(*k), k.Path, l.born).hard {
@@ -294,7 +295,7 @@ func (t *tier) load(hash uint64, k *Key, header http.Header) bool {
 			return true
 		}
 		best, at = l, r
-		return false
+		return !selected
 	})
 	if err != nil {
 		t.c.logger.LogAttrs(context.Background(), slog.LevelDebug, "the cache on disk could not be asked", slog.String("error", err.Error()))

@@ -214,20 +214,13 @@ type Service struct {
 	Purgers        []Prefix        `yaml:"purgers" doc:"Client addresses that may send PURGE requests to this service (CIDR or single address)."`
 }
 
-// Paths tells how a service's paths are read.
-type Paths struct {
-	MergeSlashes   *bool  `yaml:"merge_slashes" doc:"Take //a///b for /a/b, as most origins do." default:"true"`
-	EscapedSlashes string `yaml:"escaped_slashes" doc:"What %2F is: keep (a part of a name, as RFC 3986 has it), decode (a slash, for origins that take it for one), or refuse (400)." default:"keep" enum:"keep,decode,refuse"`
-	Ambiguous      string `yaml:"ambiguous" doc:"A path that origins may read differently (escaped slashes and backslashes, ;parameters, what is escaped twice), such as /public/..%2Fadmin, where that reading has another route whose allow, deny, auth, basic_auth, rate_limit, respond or redirect is not the same, or none: refuse (400) or allow." default:"refuse" enum:"refuse,allow"`
-}
-
 // Steering configures the choice of a region.
 type Steering struct {
 	Policy  string   `yaml:"policy" doc:"nearest: by distance; weighted: by weight alone, the same client always to the same region; priority: by order." default:"nearest" enum:"nearest,weighted,priority"`
 	Order   []string `yaml:"order" doc:"Regions in order, for policy priority; those not listed come last, the nearest first."`
 	SpillAt Percent  `yaml:"spill_at" doc:"Share of a region's capacity past which the excess goes on to the next nearest region with room, until the load is back 10 points below. Farthest clients first." default:"80%"`
 
-	SpillByLatency bool `yaml:"spill_by_latency" doc:"Take a region's capacity for smaller, down to 30%, when its origins' latency is twice its own baseline before spill_at is reached; for as long as the rush lasts." default:"true"`
+	SpillByLatency bool `yaml:"spill_by_latency" doc:"Take a region's capacity for smaller, down to 30%, when its origins' latency is twice its own baseline before spill_at is reached and less load helps." default:"true"`
 
 	Redirect *SteerRedirect `yaml:"redirect" doc:"Send clients on that DNS sent too far, since their resolver hides where they are. Absent: never."`
 
@@ -390,19 +383,6 @@ type CORS struct {
 	Expose      []string `yaml:"expose" doc:"Response header fields that they may read."`
 	Credentials bool     `yaml:"credentials" doc:"Cookies and authorization may come along; not with the origin *."`
 	MaxAge      Duration `yaml:"max_age" doc:"How long browsers remember the answer to a preflight." default:"10m" min:"0s" max:"24h"`
-}
-
-// Redirect sends the client elsewhere.
-type Redirect struct {
-	To     string `yaml:"to" doc:"URL or path; {path} in it is the request's path, {query} its query with the ?, {host} its host." required:"true"`
-	Status int    `yaml:"status" doc:"301, 302, 303, 307 or 308." default:"308" min:"301" max:"308"`
-}
-
-// Respond is a fixed response.
-type Respond struct {
-	Status      int    `yaml:"status" doc:"Status code." default:"200" min:"200" max:"599"`
-	Body        string `yaml:"body" doc:"Body, at most 64 KiB. Absent: empty."`
-	ContentType string `yaml:"content_type" doc:"Media type of the body." default:"text/plain; charset=utf-8"`
 }
 
 // Rewrite changes what origins see.

@@ -1,5 +1,25 @@
 package configs
 
+// Paths tells how a service's paths are read.
+type Paths struct {
+	MergeSlashes   *bool  `yaml:"merge_slashes" doc:"Take //a///b for /a/b, as most origins do." default:"true"`
+	EscapedSlashes string `yaml:"escaped_slashes" doc:"What %2F is: keep (a part of a name, as RFC 3986 has it), decode (a slash, for origins that take it for one), or refuse (400)." default:"keep" enum:"keep,decode,refuse"`
+	Ambiguous      string `yaml:"ambiguous" doc:"A path that origins may read differently (escaped slashes and backslashes, ;parameters, what is escaped twice), such as /public/..%2Fadmin, where that reading has another route whose allow, deny, auth, basic_auth, rate_limit, respond or redirect is not the same, or none: refuse (400) or allow." default:"refuse" enum:"refuse,allow"`
+}
+
+// Redirect sends the client elsewhere.
+type Redirect struct {
+	To     string `yaml:"to" doc:"URL or path; {path} in it is the request's path, {query} its query with the ?, {host} its host." required:"true"`
+	Status int    `yaml:"status" doc:"301, 302, 303, 307 or 308." default:"308" min:"301" max:"308"`
+}
+
+// Respond is a fixed response.
+type Respond struct {
+	Status      int    `yaml:"status" doc:"Status code." default:"200" min:"200" max:"599"`
+	Body        string `yaml:"body" doc:"Body, at most 64 KiB. Absent: empty."`
+	ContentType string `yaml:"content_type" doc:"Media type of the body." default:"text/plain; charset=utf-8"`
+}
+
 // Flag is a switch that routes can depend on, and that operators turn at run time. Whoever it is on for stays among those
 // it is on for while its weight grows.
 type Flag struct {

@@ -190,7 +190,7 @@ func (b backend) Pools(service string) ([]admin.Pool, error) {
 		p := admin.Pool{Region: r.Name, State: s.Services[k].Places[i].Pool.String()}
 		if own := g.pools[service]; r.Name == b.n.id.region && own != nil {
 			status := own.Status()
-			p.Panic, p.Breaker, p.Balance = status.Panic, status.Breaker, status.Balance
+			p.Panic, p.Breaker, p.Forced, p.Balance = status.Panic, status.Breaker, status.Forced, status.Balance
 			p.Origins = b.origins(service)
 		} else {
 			p.Origins = b.remoteOrigins(service, r.Name, pool)

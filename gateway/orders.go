@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -20,23 +21,42 @@ const kindOrigin = "origin"
 
 const breakerPrefix = "breaker/"
 
-// breakerOrder is an operator's word on an origin's circuit breakers. It travels as a register.
+// breakerOrder is an operator's word on an origin's circuit breakers, or on a whole pool's. It travels as a register.
 type breakerOrder struct {
-	Origin string    `json:"origin"`
-	State  string    `json:"state"` // open or closed
+	Origin string    `json:"origin,omitempty"`
+	Pool   string    `json:"pool,omitempty"` // service/region
+	State  string    `json:"state"`          // open or closed
 	Reason string    `json:"reason,omitempty"`
 	By     string    `json:"by,omitempty"`
 	Since  time.Time `json:"since"`
 	Until  time.Time `json:"until,omitzero"`
 }
 
-func (o breakerOrder) key() string { return breakerPrefix + o.Origin }
-
-func (o breakerOrder) shown() admin.BreakerOrder {
-	return admin.BreakerOrder{Origin: o.Origin, State: o.State, Reason: o.Reason, By: o.By, Since: o.Since, Expires: o.Until}
+func (o breakerOrder) key() string {
+	if o.Pool != "" {
+		return breakerPrefix + "pool/" + o.Pool // no origin's name begins so: that is a URL, or host:port
+	}
+	return breakerPrefix + o.Origin
 }
 
-// ordersIn reads the orders in force out of registers, by origin.
+func (o breakerOrder) target() admin.BreakerTarget {
+	return admin.BreakerTarget{Origin: o.Origin, Pool: o.Pool}
+}
+
+// hold is the order as a pool takes it.
+func (o breakerOrder) hold() upstream.Hold {
+	why := "by " + o.By
+	if o.Reason != "" {
+		why += ": " + o.Reason
+	}
+	return upstream.Hold{Open: o.State == "open", Why: why}
+}
+
+func (o breakerOrder) shown() admin.BreakerOrder {
+	return admin.BreakerOrder{BreakerTarget: o.target(), State: o.State, Reason: o.Reason, By: o.By, Since: o.Since, Expires: o.Until}
+}
+
+// ordersIn reads the orders in force out of registers, origins' first, by name.
 func ordersIn(registers []mesh.Register, now time.Time) []breakerOrder {
 	var out []breakerOrder
 	for _, r := range registers {
@@ -46,7 +66,9 @@ func ordersIn(registers []mesh.Register, now time.Time) []breakerOrder {
 		}
 		out = append(out, o)
 	}
-	slices.SortFunc(out, func(a, b breakerOrder) int { return strings.Compare(a.Origin, b.Origin) })
+	slices.SortFunc(out, func(a, b breakerOrder) int {
+		return cmp.Or(strings.Compare(a.Pool, b.Pool), strings.Compare(a.Origin, b.Origin))
+	})
 	return out
 }
 
@@ -67,14 +89,20 @@ func (n *Node) followOrders() {
 	for _, d := range drainsIn(n.fleet.Registers(drainPrefix+kindOrigin+"/"), now) {
 		drained = append(drained, d.Name)
 	}
-	for _, pool := range n.generation.Load().pools {
-		o := upstream.Orders{Drained: map[string]bool{}, Breakers: map[string]bool{}}
+	for service, pool := range n.generation.Load().pools {
+		o := upstream.Orders{Drained: map[string]bool{}, Breakers: map[string]upstream.Hold{}}
 		for _, origin := range pool.Origins() {
 			o.Drained[origin] = slices.ContainsFunc(drained, func(name string) bool { return isOrigin(name, origin) })
 			for _, order := range orders {
 				if isOrigin(order.Origin, origin) {
-					o.Breakers[origin] = order.State == "open"
+					o.Breakers[origin] = order.hold()
 				}
+			}
+		}
+		for _, order := range orders {
+			if order.Pool == service+"/"+n.id.region {
+				hold := order.hold()
+				o.Pool = &hold
 			}
 		}
 		pool.SetOrders(o)
@@ -122,13 +150,13 @@ func (b backend) BreakerOrders() []admin.BreakerOrder {
 }
 
 // SetBreaker implements admin.Breakers.
-func (b backend) SetBreaker(ctx context.Context, origin string, spec *admin.BreakerSpec, by string) (admin.BreakerResult, error) {
+func (b backend) SetBreaker(ctx context.Context, target admin.BreakerTarget, spec *admin.BreakerSpec, by string) (admin.BreakerResult, error) {
 	n, now := b.n, b.n.o.Now()
-	o := breakerOrder{Origin: origin, By: by, Since: now.UTC()}
-	res := admin.BreakerResult{Origin: origin}
+	o := breakerOrder{Origin: target.Origin, Pool: target.Pool, By: by, Since: now.UTC()}
+	res := admin.BreakerResult{BreakerTarget: target}
 	before := ""
 	for _, old := range ordersIn(n.fleet.Registers(breakerPrefix), now) {
-		if old.Origin == origin {
+		if old.target() == target {
 			before = old.State
 		}
 	}

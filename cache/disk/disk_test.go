@@ -68,21 +68,10 @@ func has(t testing.TB, s *Store, n, size int) bool {
 
 func flushed(t testing.TB, s *Store) {
 	t.Helper()
-	deadline := time.After(20 * time.Second)
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for {
-		s.queue.mu.Lock()
-		empty := s.queue.bytes == 0 && len(s.queue.jobs) == 0
-		s.queue.mu.Unlock()
-		if empty {
-			return
-		}
-		select {
-		case <-deadline:
-			t.Fatal("the queue is never empty")
-		case <-tick.C:
-		}
+	stop := make(chan struct{})
+	defer time.AfterFunc(20*time.Second, func() { close(stop) }).Stop()
+	if !s.Flush(stop) {
+		t.Fatal("the queue is never empty")
 	}
 }
 

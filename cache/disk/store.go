@@ -53,6 +53,10 @@ type Store struct {
 	queue   *queue
 	done    chan struct{} // closed when the writer has ended
 
+	// Of the writer alone:
+	owed    map[name]struct{} // records that are to be gone from a disk that failed
+	owesAll bool              // they are too many
+
 	mu        sync.Mutex
 	index     *index
 	segments  []*segment // oldest first
@@ -98,6 +102,7 @@ func Open(o Options) (*Store, error) {
 	s := &Store{
 		o: o, segSize: min(max(o.Size/segments, MinSize/4)/align*align, maxSegment), index: newIndex(), reads: make(chan struct{}, maxReads),
 		queue: newQueue(o.QueueBytes), done: make(chan struct{}),
+		owed: make(map[name]struct{}),
 	}
 	if err := o.FS.MkdirAll(o.Dir); err != nil {
 		return nil, fmt.Errorf("make the folder of the cache: %w", err)

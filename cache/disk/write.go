@@ -7,14 +7,18 @@ import (
 )
 
 // Put queues a record. It is found once it is written; an older one of its variant is not found any more. false: it will
-// not be written.
+// not be written, and the older one is gone for good all the same.
 func (s *Store) Put(r Record) bool {
 	p := r.prefix()
-	s.forget(r.Hash, r.Variant)
-	if len(r.Head) > MaxHead || p.size() > s.segSize {
-		return false
+	was := s.forget(r.Hash, r.Variant)
+	if len(r.Head) <= MaxHead && p.size() <= s.segSize && s.queue.put(r, p.size(), was) {
+		return true
 	}
-	return s.queue.put(r, p.size())
+	if was {
+		s.queue.drop(r.Hash, r.Variant, true)
+	}
+	s.Remove(r.Hash, r.Variant)
+	return false
 }
 
 func (r *Record) prefix() prefix {
@@ -25,12 +29,14 @@ func (r *Record) prefix() prefix {
 	return p
 }
 
-func (s *Store) forget(hash, variant uint64) {
+func (s *Store) forget(hash, variant uint64) (was bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if id, ok := s.index.find(hash, variant); ok {
+	id, was := s.index.find(hash, variant)
+	if was {
 		s.index.remove(id)
 	}
+	return was
 }
 
 // Flush waits until what is queued now is written or given up; false: stop was closed before.
@@ -49,6 +55,9 @@ func (s *Store) write() {
 	var failedAt time.Time
 	down := false
 	for {
+		if s.queue.overflowed() {
+			s.Clear()
+		}
 		s.discard()
 		j, ok, closed := s.queue.take()
 		if closed {
@@ -67,7 +76,10 @@ func (s *Store) write() {
 			s.lost(j)
 			continue
 		}
-		err := s.do(j)
+		err := s.settle()
+		if err == nil {
+			err = s.do(j)
+		}
 		if err != nil {
 			failedAt = s.o.Now()
 			s.lost(j)
@@ -86,11 +98,38 @@ func (s *Store) write() {
 	}
 }
 
+// lost gives up a job. What it was to remove, or to take the place of, must not be there after a restart: it is owed.
 func (s *Store) lost(j job) {
 	s.queue.written(j)
+	switch {
+	case !j.drop && !j.replaces:
+	case len(s.owed) < maxOwed:
+		s.owed[j.name()] = struct{}{}
+	default:
+		s.owesAll = true
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.stats.Dropped++
+	if !j.drop {
+		s.stats.Dropped++
+	}
+}
+
+// settle removes what is owed, before anything newer is written.
+func (s *Store) settle() error {
+	if s.owesAll {
+		s.Clear()
+		s.discard()
+		clear(s.owed)
+		s.owesAll = false
+	}
+	for n := range s.owed {
+		if err := s.do(job{drop: true, Record: Record{Hash: n.hash, Variant: n.variant}}); err != nil {
+			return err
+		}
+		delete(s.owed, n)
+	}
+	return nil
 }
 
 // do writes one job. A disk that is full gets one more chance without the oldest segment.
@@ -218,6 +257,7 @@ func (s *Store) seal(g *segment) {
 
 // finish makes the next start quick.
 func (s *Store) finish() {
+	_ = s.settle() // a disk that still fails keeps what is owed to it
 	s.mu.Lock()
 	g := s.current
 	s.mu.Unlock()

@@ -41,19 +41,12 @@ func canaryChange(use, short string, args int, specOf func(args []string) (*admi
 			if spec != nil {
 				spec.Reason = reason
 			}
-			api, err := n.client()
-			if err != nil {
-				return err
-			}
-			defer api.Close()
-			res, err := api.SetCanary(cmd.Context(), args[0], args[1], spec, 0)
-			if err != nil {
-				return err
-			}
-			return n.output.show(cmd.OutOrStdout(), res, func(w io.Writer) error {
+			return withAPI(&n, func(cmd *cobra.Command, api *admin.Client, _ []string) (admin.CanaryResult, error) {
+				return api.SetCanary(cmd.Context(), args[0], args[1], spec, 0)
+			}, func(w io.Writer, res admin.CanaryResult) error {
 				_, err := fmt.Fprintf(w, "canary %s of %s: %s\n", res.Canary.To, res.Canary.Service, canaryState(res.Canary))
 				return orErr(err, printKnown(w, res.Applied, res.Missing))
-			})
+			})(cmd, args)
 		},
 	}
 	n.add(c)
@@ -72,24 +65,15 @@ func canaryListCommand() *cobra.Command {
 	var n nodeFlags
 	c := &cobra.Command{
 		Use: "list", Short: "List the canaries beside their stable sides, as the node that is asked sees them", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			api, err := n.client()
-			if err != nil {
-				return err
-			}
-			defer api.Close()
-			canaries, err := api.Canaries(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return n.output.show(cmd.OutOrStdout(), admin.List[admin.Canary](canaries), func(w io.Writer) error { return printCanaries(w, canaries) })
-		},
+		RunE: withAPI(&n, func(cmd *cobra.Command, api *admin.Client, _ []string) (admin.List[admin.Canary], error) {
+			return api.Canaries(cmd.Context())
+		}, printCanaries),
 	}
 	n.add(c)
 	return c
 }
 
-func printCanaries(w io.Writer, canaries []admin.Canary) error {
+func printCanaries(w io.Writer, canaries admin.List[admin.Canary]) error {
 	rows := [][]string{{"SERVICE", "SIDE", "STATE", "REQUESTS", "FAILED", "P99", "WINDOW", "WHY"}}
 	for _, c := range canaries {
 		why := c.Reason

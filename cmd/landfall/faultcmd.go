@@ -58,47 +58,31 @@ func faultRmCommand() *cobra.Command {
 }
 
 func changeFault(cmd *cobra.Command, n *nodeFlags, id string, spec *admin.FaultSpec) error {
-	api, err := n.client()
-	if err != nil {
-		return err
-	}
-	defer api.Close()
-	res, err := api.SetFault(cmd.Context(), id, spec, 0)
-	if err != nil {
-		return err
-	}
-	return n.output.show(cmd.OutOrStdout(), res, func(w io.Writer) error {
+	return withAPI(n, func(cmd *cobra.Command, api *admin.Client, _ []string) (admin.FaultResult, error) {
+		return api.SetFault(cmd.Context(), id, spec, 0)
+	}, func(w io.Writer, res admin.FaultResult) error {
 		what := "ended"
 		if res.Fault != nil {
 			what = "in force until " + res.Fault.Expires.Local().Format(time.DateTime)
 		}
 		_, err := fmt.Fprintf(w, "fault %s: %s\n", res.ID, what)
 		return orErr(err, printKnown(w, res.Applied, res.Missing))
-	})
+	})(cmd, nil)
 }
 
 func faultListCommand() *cobra.Command {
 	var n nodeFlags
 	c := &cobra.Command{
 		Use: "list", Short: "List the faults in force", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			api, err := n.client()
-			if err != nil {
-				return err
-			}
-			defer api.Close()
-			faults, err := api.Faults(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return n.output.show(cmd.OutOrStdout(), admin.List[admin.Fault](faults), func(w io.Writer) error { return printFaults(w, faults) })
-		},
+		RunE: withAPI(&n, func(cmd *cobra.Command, api *admin.Client, _ []string) (admin.List[admin.Fault], error) {
+			return api.Faults(cmd.Context())
+		}, printFaults),
 	}
 	n.add(c)
 	return c
 }
 
-func printFaults(w io.Writer, faults []admin.Fault) error {
+func printFaults(w io.Writer, faults admin.List[admin.Fault]) error {
 	if len(faults) == 0 {
 		_, err := fmt.Fprintln(w, "no fault is made")
 		return err

@@ -55,19 +55,12 @@ func flagResetCommand() *cobra.Command {
 }
 
 func changeFlag(cmd *cobra.Command, n *nodeFlags, name string, spec *admin.FlagSpec) error {
-	api, err := n.client()
-	if err != nil {
-		return err
-	}
-	defer api.Close()
-	res, err := api.SetFlag(cmd.Context(), name, spec, 0)
-	if err != nil {
-		return err
-	}
-	return n.output.show(cmd.OutOrStdout(), res, func(w io.Writer) error {
+	return withAPI(n, func(cmd *cobra.Command, api *admin.Client, _ []string) (admin.FlagResult, error) {
+		return api.SetFlag(cmd.Context(), name, spec, 0)
+	}, func(w io.Writer, res admin.FlagResult) error {
 		_, err := fmt.Fprintf(w, "flag %s: on for %s of the clients\n", res.Flag.Name, showPercent(res.Flag.Weight))
 		return orErr(err, printKnown(w, res.Applied, res.Missing))
-	})
+	})(cmd, nil)
 }
 
 // printKnown says which nodes know of a change.
@@ -90,24 +83,15 @@ func flagListCommand() *cobra.Command {
 	var n nodeFlags
 	c := &cobra.Command{
 		Use: "list", Short: "List the flags and whom they are on for", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			api, err := n.client()
-			if err != nil {
-				return err
+		RunE: withAPI(&n, func(cmd *cobra.Command, api *admin.Client, _ []string) (admin.List[admin.Flag], error) {
+			return api.Flags(cmd.Context())
+		}, func(w io.Writer, flags admin.List[admin.Flag]) error {
+			rows := [][]string{{"FLAG", "ON FOR", "CONFIG", "THE SAME FOR", "SET BY"}}
+			for _, f := range flags {
+				rows = append(rows, []string{f.Name, showPercent(f.Weight), showPercent(f.Config), f.By, f.SetBy})
 			}
-			defer api.Close()
-			flags, err := api.Flags(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return n.output.show(cmd.OutOrStdout(), admin.List[admin.Flag](flags), func(w io.Writer) error {
-				rows := [][]string{{"FLAG", "ON FOR", "CONFIG", "THE SAME FOR", "SET BY"}}
-				for _, f := range flags {
-					rows = append(rows, []string{f.Name, showPercent(f.Weight), showPercent(f.Config), f.By, f.SetBy})
-				}
-				return table(w, rows...)
-			})
-		},
+			return table(w, rows...)
+		}),
 	}
 	n.add(c)
 	return c

@@ -133,39 +133,21 @@ func changeDrain(cmd *cobra.Command, n *nodeFlags, args []string, region string,
 	if err != nil {
 		return err
 	}
-	api, err := n.client()
-	if err != nil {
-		return err
-	}
-	defer api.Close()
-	var res admin.DrainResult
-	if spec != nil {
-		res, err = api.Drain(cmd.Context(), target, *spec, 0)
-	} else {
-		res, err = api.Undrain(cmd.Context(), target, 0)
-	}
-	if err != nil {
-		return err
-	}
-	return n.output.show(cmd.OutOrStdout(), res, func(w io.Writer) error { return printDrainResult(w, res) })
+	return withAPI(n, func(cmd *cobra.Command, api *admin.Client, _ []string) (admin.DrainResult, error) {
+		if spec != nil {
+			return api.Drain(cmd.Context(), target, *spec, 0)
+		}
+		return api.Undrain(cmd.Context(), target, 0)
+	}, printDrainResult)(cmd, nil)
 }
 
 func drainsCommand() *cobra.Command {
 	var n nodeFlags
 	c := &cobra.Command{
 		Use: "drains", Short: "List the drains in force", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			api, err := n.client()
-			if err != nil {
-				return err
-			}
-			defer api.Close()
-			drains, err := api.Drains(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return n.output.show(cmd.OutOrStdout(), admin.List[admin.Drain](drains), func(w io.Writer) error { return printDrains(w, drains) })
-		},
+		RunE: withAPI(&n, func(cmd *cobra.Command, api *admin.Client, _ []string) (admin.List[admin.Drain], error) {
+			return api.Drains(cmd.Context())
+		}, printDrains),
 	}
 	n.add(c)
 	return c

@@ -128,6 +128,12 @@ func fleetAnswers() map[string]any {
 		"PUT /v1/homes/shop/pins/u1":    admin.PinResult{Service: "shop", User: "u1", Applied: []string{"eu-west-1"}, Pin: &admin.Pin{Service: "shop", User: "u1", Region: "eu-west", Since: noon}},
 		"DELETE /v1/homes/shop/pins/u1": admin.PinResult{Service: "shop", User: "u1", Applied: []string{"eu-west-1"}},
 		"GET /v1/pins":                  map[string]any{"pins": []admin.Pin{{Service: "shop", User: "u1", Region: "eu-west", By: "loopback", Reason: "auditor", Since: noon}}},
+		"PUT /v1/services/shop/regions/us-east/breaker": admin.BreakerResult{BreakerTarget: admin.BreakerTarget{Pool: "shop/us-east"}, Changed: true,
+			Order: &admin.BreakerOrder{BreakerTarget: admin.BreakerTarget{Pool: "shop/us-east"}, State: "open", By: "loopback", Since: noon}, Applied: []string{"eu-west-1"}},
+		"GET /v1/services/shop/pools": map[string]any{"pools": []admin.Pool{
+			{Region: "eu-west", State: "up", Breaker: "open", Forced: true, Origins: []admin.Origin{{URL: "http://10.1.1.1:8080", State: "up", Breaker: "closed", Weight: 1, Share: 1}}},
+			{Region: "us-east", State: "up", Origins: []admin.Origin{{URL: "http://10.2.1.1:8080", State: "up", Detail: "as us-east-1 sees it"}}},
+		}},
 		"GET /v1/events": map[string]any{"events": []admin.Event{
 			{Seq: 1, Time: noon, Node: "eu-west-1", Kind: "node.ready", Subject: "eu-west-1", Detail: "serving eu-west"},
 			{Seq: 2, Time: noon.Add(1500 * time.Millisecond), Node: "eu-west-1", Kind: "region.down", Subject: "us-east", Detail: "none of its nodes is alive and reachable"},
@@ -155,6 +161,8 @@ func TestOutputGolden(t *testing.T) {
 		{"home-find", []string{"home", "find", "shop", "u1"}, 0},
 		{"home-migrate", []string{"home", "migrate", "shop", "25%", "--over", "10m"}, 0},
 		{"home-pin", []string{"home", "pin", "shop", "u1", "eu-west", "--reason", "auditor"}, 0},
+		{"breaker-pool", []string{"breaker", "open", "shop", "--region", "us-east"}, 0},
+		{"pools", []string{"pools", "shop"}, 0},
 		{"home-unpin", []string{"home", "unpin", "shop", "u1"}, 0},
 		{"home-pins", []string{"home", "pins"}, 0},
 		{"drill-list", []string{"drill", "list"}, 0},

@@ -141,7 +141,7 @@ func yes(b bool) string {
 	return "no"
 }
 
-func printDrains(w io.Writer, drains []admin.Drain) error {
+func printDrains(w io.Writer, drains admin.List[admin.Drain]) error {
 	if len(drains) == 0 {
 		fmt.Fprintln(w, "nothing is drained")
 		return nil

@@ -18,18 +18,9 @@ func fleetKeysCommand() *cobra.Command {
 	var n nodeFlags
 	c := &cobra.Command{
 		Use: "keys", Short: "Which mesh keys each node holds, by fingerprint, and how a rotation stands", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			api, err := n.client()
-			if err != nil {
-				return err
-			}
-			defer api.Close()
-			s, err := api.Keys(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return n.output.show(cmd.OutOrStdout(), s, func(w io.Writer) error { return printKeys(w, s) })
-		},
+		RunE: withAPI(&n, func(cmd *cobra.Command, api *admin.Client, _ []string) (admin.KeyStatus, error) {
+			return api.Keys(cmd.Context())
+		}, printKeys),
 	}
 	n.add(c)
 	return c

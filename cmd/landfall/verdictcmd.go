@@ -89,21 +89,14 @@ func changeForce(cmd *cobra.Command, n *nodeFlags, region, service string, spec 
 	if spec != nil && (spec.State != "up" && spec.State != "down" || spec.Reason == "") {
 		return usageError{fmt.Errorf("give the state to force, up or down, and a --reason")}
 	}
-	api, err := n.client()
-	if err != nil {
-		return err
-	}
-	defer api.Close()
-	res, err := api.Force(cmd.Context(), region, service, spec)
-	if err != nil {
-		return err
-	}
-	return n.output.show(cmd.OutOrStdout(), res, func(w io.Writer) error {
+	return withAPI(n, func(cmd *cobra.Command, api *admin.Client, _ []string) (admin.ForceResult, error) {
+		return api.Force(cmd.Context(), region, service, spec)
+	}, func(w io.Writer, res admin.ForceResult) error {
 		what := "no state is forced"
 		if res.Force != nil {
 			what = fmt.Sprintf("forced %s until %s", res.Force.State, res.Force.Expires.Local().Format(time.DateTime))
 		}
 		_, err := fmt.Fprintf(w, "%s %s: %s; known to %d nodes, %d have not answered\n", res.Region, res.Service, what, len(res.Applied), len(res.Missing))
 		return err
-	})
+	})(cmd, nil)
 }

@@ -49,43 +49,27 @@ func weightResetCommand() *cobra.Command {
 }
 
 func changeWeight(cmd *cobra.Command, n *nodeFlags, args []string, spec *admin.WeightSpec) error {
-	api, err := n.client()
-	if err != nil {
-		return err
-	}
-	defer api.Close()
-	res, err := api.SetWeight(cmd.Context(), args[0], args[1], spec, 0)
-	if err != nil {
-		return err
-	}
-	return n.output.show(cmd.OutOrStdout(), res, func(w io.Writer) error {
+	return withAPI(n, func(cmd *cobra.Command, api *admin.Client, args []string) (admin.WeightResult, error) {
+		return api.SetWeight(cmd.Context(), args[0], args[1], spec, 0)
+	}, func(w io.Writer, res admin.WeightResult) error {
 		_, err := fmt.Fprintf(w, "%s in %s: weight %d; known to %v\n", res.Service, res.Region, res.Weight, res.Applied)
 		return err
-	})
+	})(cmd, args)
 }
 
 func weightListCommand() *cobra.Command {
 	var n nodeFlags
 	c := &cobra.Command{
 		Use: "list", Short: "List the weights set at run time", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			api, err := n.client()
-			if err != nil {
-				return err
+		RunE: withAPI(&n, func(cmd *cobra.Command, api *admin.Client, _ []string) (admin.List[admin.Weight], error) {
+			return api.Weights(cmd.Context())
+		}, func(w io.Writer, weights admin.List[admin.Weight]) error {
+			rows := [][]string{{"SERVICE", "REGION", "WEIGHT", "BY"}}
+			for _, x := range weights {
+				rows = append(rows, []string{x.Service, x.Region, strconv.Itoa(x.Weight), x.By})
 			}
-			defer api.Close()
-			weights, err := api.Weights(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return n.output.show(cmd.OutOrStdout(), weights, func(w io.Writer) error {
-				rows := [][]string{{"SERVICE", "REGION", "WEIGHT", "BY"}}
-				for _, x := range weights {
-					rows = append(rows, []string{x.Service, x.Region, strconv.Itoa(x.Weight), x.By})
-				}
-				return table(w, rows...)
-			})
-		},
+			return table(w, rows...)
+		}),
 	}
 	n.add(c)
 	return c

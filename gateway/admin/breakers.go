@@ -5,27 +5,42 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 )
 
 // Breakers are opened and closed by operators, on every node.
 type Breakers interface {
-	// BreakerOrders are those in force, sorted by origin.
+	// BreakerOrders are those in force, origins' first, sorted by name.
 	BreakerOrders() []BreakerOrder
-	// SetBreaker holds the circuit breakers of an origin open or closed, or leaves them to themselves when spec is nil.
-	SetBreaker(ctx context.Context, origin string, spec *BreakerSpec, by string) (BreakerResult, error)
+	// SetBreaker holds circuit breakers open or closed, or leaves them to themselves when spec is nil.
+	SetBreaker(ctx context.Context, target BreakerTarget, spec *BreakerSpec, by string) (BreakerResult, error)
 }
 
-// BreakerSpec is how an operator wants an origin's circuit breaker.
+// BreakerTarget is whose circuit breakers are meant: those of an origin, wherever it is one, or that of a whole pool.
+type BreakerTarget struct {
+	Origin string `json:"origin,omitempty" doc:"URL or host:port of the origin; absent for a pool's."`
+	Pool   string `json:"pool,omitempty" doc:"Service and region of the pool, as SERVICE/REGION; absent for an origin's."`
+}
+
+// String is the target's name, for people.
+func (t BreakerTarget) String() string {
+	if t.Pool != "" {
+		return "pool " + t.Pool
+	}
+	return t.Origin
+}
+
+// BreakerSpec is how an operator wants a circuit breaker.
 type BreakerSpec struct {
-	State  string   `json:"state" doc:"open: no request goes there; closed: every request does, whatever comes back." enum:"open,closed"`
+	State  string   `json:"state" doc:"open: no request goes there (of a whole pool: other regions serve); closed: every request does, whatever comes back." enum:"open,closed"`
 	For    Duration `json:"for,omitzero" doc:"Leave it to itself again after this long, from 1s to 365d; absent: until it is told so."`
 	Reason string   `json:"reason,omitempty" doc:"Why, for the others: at most 512 bytes without control characters."`
 }
 
-// BreakerOrder is an operator's word on an origin's circuit breaker.
+// BreakerOrder is an operator's word on a circuit breaker.
 type BreakerOrder struct {
-	Origin  string    `json:"origin" doc:"URL or host:port of the origin."`
+	BreakerTarget
 	State   string    `json:"state" doc:"What its breakers are held at." enum:"open,closed"`
 	Reason  string    `json:"reason,omitempty" doc:"Why, as the operator wrote."`
 	By      string    `json:"by" doc:"Who set it: the name of a token, or loopback."`
@@ -35,7 +50,7 @@ type BreakerOrder struct {
 
 // BreakerResult is what a change of a breaker came to.
 type BreakerResult struct {
-	Origin  string        `json:"origin" doc:"The origin."`
+	BreakerTarget
 	Changed bool          `json:"changed" doc:"Something else held before."`
 	Order   *BreakerOrder `json:"order,omitempty" doc:"The order now in force; absent when the breaker is left to itself."`
 	Applied List[string]  `json:"applied" doc:"Nodes that know of it."`
@@ -43,12 +58,17 @@ type BreakerResult struct {
 }
 
 type breakerList struct {
-	Breakers List[BreakerOrder] `json:"breakers" doc:"The orders in force, sorted by origin."`
+	Breakers List[BreakerOrder] `json:"breakers" doc:"The orders in force, origins' first, sorted by name."`
 }
 
+const (
+	originBreaker = "/v1/origins/{origin}/breaker"
+	poolBreaker   = "/v1/services/{service}/regions/{region}/breaker"
+)
+
 func (a *API) breakerOperations() []operation {
-	set := func(method, id, summary string) operation {
-		o := operation{method: method, path: "/v1/origins/{origin}/breaker", id: id, summary: summary, scope: scopeDrain, result: BreakerResult{},
+	set := func(method, path, id, summary string) operation {
+		o := operation{method: method, path: path, id: id, summary: summary, scope: scopeDrain, result: BreakerResult{},
 			query: []parameter{timeoutParameter}, handle: a.setBreaker}
 		if method == http.MethodPut {
 			o.body = BreakerSpec{}
@@ -56,8 +76,10 @@ func (a *API) breakerOperations() []operation {
 		return o
 	}
 	return []operation{
-		set(http.MethodPut, "setBreaker", "Hold an origin's circuit breaker open or closed on every node"),
-		set(http.MethodDelete, "resetBreaker", "Leave an origin's circuit breaker to itself"),
+		set(http.MethodPut, originBreaker, "setBreaker", "Hold an origin's circuit breaker open or closed on every node"),
+		set(http.MethodDelete, originBreaker, "resetBreaker", "Leave an origin's circuit breaker to itself"),
+		set(http.MethodPut, poolBreaker, "setPoolBreaker", "Hold the circuit breaker of a whole pool open or closed on every node of its region"),
+		set(http.MethodDelete, poolBreaker, "resetPoolBreaker", "Leave the circuit breaker of a whole pool to itself"),
 	}
 }
 
@@ -66,10 +88,14 @@ func (a *API) setBreaker(w http.ResponseWriter, c *call) (int, any, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	origin := c.PathValue(DrainOrigin)
+	target, known := BreakerTarget{Origin: c.PathValue(DrainOrigin)}, DrainTarget{Kind: DrainOrigin, Name: c.PathValue(DrainOrigin)}
+	if target.Origin == "" {
+		target.Pool = c.PathValue(DrainService) + "/" + c.PathValue("region")
+		known = DrainTarget{Kind: DrainService, Name: target.Pool}
+	}
 	var spec *BreakerSpec
 	if c.Method == http.MethodPut {
-		if err := a.checkDrainTarget(DrainTarget{Kind: DrainOrigin, Name: origin}, true); err != nil {
+		if err := a.checkDrainTarget(known, true); err != nil {
 			return 0, nil, err
 		}
 		if spec, err = decodeBreaker(c.body); err != nil {
@@ -78,7 +104,7 @@ func (a *API) setBreaker(w http.ResponseWriter, c *call) (int, any, error) {
 	}
 	ctx, cancel := waiting(w, c, wait)
 	defer cancel()
-	result, err := a.backend.SetBreaker(ctx, origin, spec, c.by)
+	result, err := a.backend.SetBreaker(ctx, target, spec, c.by)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -98,15 +124,7 @@ func decodeBreaker(data []byte) (*BreakerSpec, error) {
 			}
 			return nil
 		}),
-		stringField("for", func(s string) (err error) {
-			if spec.For, err = ParseDuration(s); err != nil {
-				return err
-			}
-			if spec.For.D() < minDrain || spec.For.D() > maxDrain {
-				return fmt.Errorf("%s is out of range; give 1s to 365d", spec.For)
-			}
-			return nil
-		}),
+		durationField("for", minDrain, maxDrain, "1s to 365d", &spec.For),
 		reasonField(&spec.Reason),
 	}, nil)
 	if err == nil && spec.State == "" {
@@ -141,12 +159,16 @@ func (c *Client) Breakers(ctx context.Context) ([]BreakerOrder, error) {
 	return v.Breakers, err
 }
 
-// SetBreaker holds an origin's circuit breaker, or leaves it to itself when spec is nil. The node waits up to wait for the
-// others (0: its own default).
-func (c *Client) SetBreaker(ctx context.Context, origin string, spec *BreakerSpec, wait time.Duration) (BreakerResult, error) {
+// SetBreaker holds a circuit breaker, or leaves it to itself when spec is nil. The node waits up to wait for the others (0:
+// its own default).
+func (c *Client) SetBreaker(ctx context.Context, target BreakerTarget, spec *BreakerSpec, wait time.Duration) (BreakerResult, error) {
 	method, body := http.MethodDelete, any(nil)
 	if spec != nil {
 		method, body = http.MethodPut, spec
 	}
-	return send[BreakerResult](ctx, c, method, "/v1/origins/"+url.PathEscape(origin)+"/breaker", waitQuery(wait), body)
+	path := "/v1/origins/" + url.PathEscape(target.Origin) + "/breaker"
+	if service, region, ok := strings.Cut(target.Pool, "/"); ok {
+		path = "/v1/services/" + url.PathEscape(service) + "/regions/" + url.PathEscape(region) + "/breaker"
+	}
+	return send[BreakerResult](ctx, c, method, path, waitQuery(wait), body)
 }

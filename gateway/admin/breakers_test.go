@@ -20,6 +20,10 @@ func TestBreakerOrders(t *testing.T) {
 		{"no state", "PUT", "/v1/origins/10.1.1.1:8080/breaker", `{"reason":"x"}`, http.StatusBadRequest},
 		{"half-open", "PUT", "/v1/origins/10.1.1.1:8080/breaker", `{"state":"half-open"}`, http.StatusBadRequest},
 		{"too long", "PUT", "/v1/origins/10.1.1.1:8080/breaker", `{"state":"open","for":"1ms"}`, http.StatusBadRequest},
+		{"a whole pool", "PUT", "/v1/services/shop/regions/eu-west/breaker", `{"state":"open","reason":"its database is down"}`, http.StatusOK},
+		{"a pool of a region that is not there", "PUT", "/v1/services/shop/regions/moon/breaker", `{"state":"open"}`, http.StatusNotFound},
+		{"a pool, for too long", "PUT", "/v1/services/shop/regions/eu-west/breaker", `{"state":"open","for":"366d"}`, http.StatusBadRequest},
+		{"another pool, reset", "DELETE", "/v1/services/shop/regions/us-east/breaker", "", http.StatusOK},
 		{"drain an origin", "PUT", "/v1/origins/10.1.1.1:8080/drain", "", http.StatusOK},
 		{"list", "GET", "/v1/breakers", "", http.StatusOK},
 	} {
@@ -28,7 +32,9 @@ func TestBreakerOrders(t *testing.T) {
 			t.Errorf("%s: %d, want %d: %s", tt.name, resp.StatusCode, tt.status, body)
 		}
 	}
-	if got := f.BreakerOrders(); len(got) != 1 || got[0].Origin != "http://10.1.1.1:8080" || got[0].State != "open" {
-		t.Errorf("%+v", got)
+	for _, target := range []BreakerTarget{{Origin: "http://10.1.1.1:8080"}, {Pool: "shop/eu-west"}} {
+		if got := f.breakers[target]; len(f.breakers) != 2 || got.BreakerTarget != target || got.State != "open" || got.Reason == "" {
+			t.Errorf("%s: %+v", target, f.breakers)
+		}
 	}
 }

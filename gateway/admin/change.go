@@ -104,24 +104,8 @@ func decodeDrain(data []byte) (DrainSpec, error) {
 		return spec, nil
 	}
 	err := decodeObject(data, []field{
-		stringField("for", func(s string) (err error) {
-			if spec.For, err = ParseDuration(s); err != nil {
-				return err
-			}
-			if spec.For.D() < minDrain || spec.For.D() > maxDrain {
-				return fmt.Errorf("%s is out of range; give 1s to 365d, or leave it out to drain until undrained", spec.For)
-			}
-			return nil
-		}),
-		stringField("over", func(s string) (err error) {
-			if spec.Over, err = ParseDuration(s); err != nil {
-				return err
-			}
-			if spec.Over.D() < minDrain || spec.Over.D() > maxOver {
-				return fmt.Errorf("%s is out of range; give 1s to 24h, or leave it out to drain at once", spec.Over)
-			}
-			return nil
-		}),
+		durationField("for", minDrain, maxDrain, "1s to 365d, or leave it out to drain until undrained", &spec.For),
+		durationField("over", minDrain, maxOver, "1s to 24h, or leave it out to drain at once", &spec.Over),
 		reasonField(&spec.Reason),
 		boolField("force", &spec.Force),
 	}, nil)
@@ -298,5 +282,15 @@ func reasonField(to *string) field {
 			return fmt.Errorf("give at most %d bytes without control characters", maxReason)
 		}
 		return nil
+	})
+}
+
+// durationField reads a duration within bounds, which hint says in words, and what leaving it out means.
+func durationField(name string, least, most time.Duration, hint string, to *Duration) field {
+	return stringField(name, func(s string) (err error) {
+		if *to, err = ParseDuration(s); err == nil && (to.D() < least || to.D() > most) {
+			err = fmt.Errorf("%s is out of range; give %s", *to, hint)
+		}
+		return err
 	})
 }

@@ -25,7 +25,7 @@ type fakeBackend struct {
 	mu     sync.Mutex
 	drains map[DrainTarget]Drain
 
-	breakers map[string]BreakerOrder
+	breakers map[BreakerTarget]BreakerOrder
 	last     PurgeResult
 }
 
@@ -231,18 +231,18 @@ func (f *fakeBackend) BreakerOrders() []BreakerOrder {
 	return out
 }
 
-func (f *fakeBackend) SetBreaker(_ context.Context, origin string, spec *BreakerSpec, by string) (BreakerResult, error) {
+func (f *fakeBackend) SetBreaker(_ context.Context, target BreakerTarget, spec *BreakerSpec, by string) (BreakerResult, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	_, before := f.breakers[origin]
-	r := BreakerResult{Origin: origin, Changed: before != (spec != nil), Applied: []string{"eu-1"}}
-	delete(f.breakers, origin)
+	_, before := f.breakers[target]
+	r := BreakerResult{BreakerTarget: target, Changed: before != (spec != nil), Applied: []string{"eu-1"}}
+	delete(f.breakers, target)
 	if spec != nil {
 		if f.breakers == nil {
-			f.breakers = map[string]BreakerOrder{}
+			f.breakers = map[BreakerTarget]BreakerOrder{}
 		}
-		o := BreakerOrder{Origin: origin, State: spec.State, Reason: spec.Reason, By: by, Since: noon()}
-		f.breakers[origin], r.Order = o, &o
+		o := BreakerOrder{BreakerTarget: target, State: spec.State, Reason: spec.Reason, By: by, Since: noon()}
+		f.breakers[target], r.Order = o, &o
 	}
 	return r, nil
 }

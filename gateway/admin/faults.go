@@ -128,14 +128,6 @@ func decodeFault(data []byte) (*FaultSpec, error) {
 			return nil
 		}}
 	}
-	length := func(name string, least, most time.Duration, into *Duration) field {
-		return stringField(name, func(s string) (err error) {
-			if *into, err = ParseDuration(s); err == nil && (into.D() < least || into.D() > most) {
-				err = fmt.Errorf("%s is out of range; give %s to %s", *into, Duration(least), Duration(most))
-			}
-			return err
-		})
-	}
 	err := decodeObject(data, []field{
 		text("service", &spec.Service), text("route", &spec.Route), text("origin", &spec.Origin),
 		{"share", func(raw json.RawMessage) []FieldError {
@@ -144,8 +136,8 @@ func decodeFault(data []byte) (*FaultSpec, error) {
 			}
 			return nil
 		}},
-		length("delay", time.Millisecond, maxDelay, &spec.Delay), number("abort", 200, 599, &spec.Abort), boolField("reset", &spec.Reset),
-		number("slow_body", 1, 1<<30, &spec.SlowBody), length("for", time.Second, maxFault, &spec.For), reasonField(&spec.Reason),
+		durationField("delay", time.Millisecond, maxDelay, "1ms to 10m", &spec.Delay), number("abort", 200, 599, &spec.Abort), boolField("reset", &spec.Reset),
+		number("slow_body", 1, 1<<30, &spec.SlowBody), durationField("for", time.Second, maxFault, "1s to 24h", &spec.For), reasonField(&spec.Reason),
 	}, nil)
 	if err == nil && spec.For == 0 {
 		err = Invalid("for", "is missing: a fault must end by itself; give 1s to 24h")

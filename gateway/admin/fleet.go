@@ -95,6 +95,7 @@ type Pool struct {
 	Panic   bool         `json:"panic" doc:"More origins look down than the panic threshold allows: all are used."`
 	State   string       `json:"state" doc:"The verdict of the region's own nodes." enum:"up,unknown,down"`
 	Breaker string       `json:"breaker,omitempty" doc:"The circuit breaker of the whole pool on the answering node; absent for another region's." enum:"closed,half-open,open"`
+	Forced  bool         `json:"forced,omitempty" doc:"An operator holds that breaker."`
 	Balance string       `json:"balance,omitempty" doc:"How an origin is chosen; absent for another region's pool."`
 	Origins List[Origin] `json:"origins" doc:"The origins, in the config's order."`
 }

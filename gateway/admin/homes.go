@@ -198,15 +198,7 @@ func decodeMove(data []byte) (*MoveSpec, error) {
 			}
 			return nil
 		}},
-		stringField("over", func(s string) (err error) {
-			if spec.Over, err = ParseDuration(s); err != nil {
-				return err
-			}
-			if spec.Over.D() < minDrain || spec.Over.D() > maxMoveOver {
-				return fmt.Errorf("%s is out of range; give 1s to 7d, or leave it out to move at once", spec.Over)
-			}
-			return nil
-		}),
+		durationField("over", minDrain, maxMoveOver, "1s to 7d, or leave it out to move at once", &spec.Over),
 		reasonField(&spec.Reason),
 	}, nil)
 	if err == nil && !given {
@@ -271,15 +263,7 @@ func decodePin(data []byte) (*PinSpec, error) {
 	}
 	err := decodeObject(data, []field{
 		stringField("region", func(s string) error { spec.Region = s; return nil }),
-		stringField("for", func(s string) (err error) {
-			if spec.For, err = ParseDuration(s); err != nil {
-				return err
-			}
-			if spec.For.D() < minDrain || spec.For.D() > maxDrain {
-				return fmt.Errorf("%s is out of range; give 1s to 365d", spec.For)
-			}
-			return nil
-		}),
+		durationField("for", minDrain, maxDrain, "1s to 365d", &spec.For),
 		reasonField(&spec.Reason),
 	}, nil)
 	if err == nil && spec.Region == "" {

@@ -19,7 +19,7 @@ var promised = []string{
 	"DELETE /v1/canaries/{service}/{to}", "DELETE /v1/faults/{id}", "DELETE /v1/flags/{flag}", "DELETE /v1/homes/{service}/move",
 	"DELETE /v1/homes/{service}/pins/{user}", "DELETE /v1/nodes/{node}/drain", "DELETE /v1/origins/{origin}/breaker",
 	"DELETE /v1/origins/{origin}/drain", "DELETE /v1/regions/{region}/drain", "DELETE /v1/regions/{region}/verdict",
-	"DELETE /v1/services/{service}/regions/{region}/drain", "DELETE /v1/weights/{service}/{region}", "GET /", "GET /debug/pprof/",
+	"DELETE /v1/services/{service}/regions/{region}/breaker", "DELETE /v1/services/{service}/regions/{region}/drain", "DELETE /v1/weights/{service}/{region}", "GET /", "GET /debug/pprof/",
 	"GET /debug/pprof/{profile}", "GET /healthz", "GET /metrics", "GET /readyz", "GET /v1/breakers", "GET /v1/cache", "GET /v1/canaries",
 	"GET /v1/certs", "GET /v1/config", "GET /v1/drains", "GET /v1/events", "GET /v1/explain", "GET /v1/faults", "GET /v1/flags", "GET /v1/fleet/keys",
 	"GET /v1/homes", "GET /v1/homes/{service}/users/{user}", "GET /v1/nodes", "GET /v1/openapi.json", "GET /v1/pins", "GET /v1/purges/{id}",
@@ -27,7 +27,7 @@ var promised = []string{
 	"POST /v1/fleet/keys", "POST /v1/purge", "PUT /v1/canaries/{service}/{to}", "PUT /v1/faults/{id}", "PUT /v1/flags/{flag}",
 	"PUT /v1/homes/{service}/move", "PUT /v1/homes/{service}/pins/{user}", "PUT /v1/nodes/{node}/drain", "PUT /v1/origins/{origin}/breaker",
 	"PUT /v1/origins/{origin}/drain", "PUT /v1/regions/{region}/drain", "PUT /v1/regions/{region}/verdict",
-	"PUT /v1/services/{service}/regions/{region}/drain", "PUT /v1/weights/{service}/{region}",
+	"PUT /v1/services/{service}/regions/{region}/breaker", "PUT /v1/services/{service}/regions/{region}/drain", "PUT /v1/weights/{service}/{region}",
 }
 
 func loadDocument(t *testing.T, s *served) *openapi3.T {
@@ -108,6 +108,7 @@ func TestAnswersMatchTheDocument(t *testing.T) {
 		{line: "PUT /v1/origins/10.1.1.1:8080/drain"}, {line: "DELETE /v1/origins/10.1.1.1:8080/drain"},
 		{line: "PUT /v1/origins/10.1.1.1:8080/breaker", body: `{"state":"open","reason":"it lies"}`}, {line: "GET /v1/breakers"},
 		{line: "PUT /v1/origins/10.1.1.1:8080/breaker", body: `{}`}, {line: "DELETE /v1/origins/10.1.1.1:8080/breaker"},
+		{line: "PUT /v1/services/shop/regions/eu-west/breaker", body: `{"state":"open","for":"1h"}`}, {line: "DELETE /v1/services/shop/regions/eu-west/breaker"},
 		{line: "GET /v1/flags"}, {line: "PUT /v1/flags/new", body: `{"weight":12.5}`}, {line: "PUT /v1/flags/new", body: `{"weight":101}`}, {line: "DELETE /v1/flags/new"}, {line: "DELETE /v1/flags/none"},
 		{line: "GET /v1/faults"}, {line: "PUT /v1/faults/f1", body: `{"service":"shop","abort":503,"share":10,"for":"5m"}`}, {line: "PUT /v1/faults/f1", body: `{"abort":503}`},
 		{line: "PUT /v1/faults/F%201", body: `{"abort":503,"for":"5m"}`}, {line: "PUT /v1/faults/f1", body: `{"delay":"1h","abort":99,"share":0,"slow_body":0,"for":"100d"}`},

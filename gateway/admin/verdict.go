@@ -155,12 +155,7 @@ func decodeForce(data []byte) (ForceSpec, error) {
 			}
 			return nil
 		}),
-		stringField("for", func(s string) (err error) {
-			if spec.For, err = ParseDuration(s); err == nil && (spec.For.D() < time.Second || spec.For.D() > maxForce) {
-				err = fmt.Errorf("%s is out of range; give 1s to 7d", spec.For)
-			}
-			return err
-		}),
+		durationField("for", time.Second, maxForce, "1s to 7d", &spec.For),
 		stringField("reason", func(s string) error {
 			if spec.Reason = s; s == "" || len(s) > maxReason || strings.ContainsFunc(s, unicode.IsControl) {
 				return fmt.Errorf("give 1 to %d bytes without control characters", maxReason)

@@ -230,8 +230,13 @@ func (c *Compressor) notModified(resp *http.Response, i int) {
 func setHeaders(resp *http.Response, i int) {
 	h := resp.Header
 	h.Set("Content-Encoding", codings[i].name)
-	if etag := h.Get("Etag"); etag != "" {
-		h.Set("Etag", addSuffix(etag, codings[i].suffix))
+	etag := h.Get("Etag")
+	suffixed := addSuffix(etag, codings[i].suffix)
+	if etag != "" {
+		h.Set("Etag", suffixed)
+	}
+	if etag == "" || suffixed != etag {
+		h[HeaderCoded] = []string{"1"}
 	}
 	h.Del("Content-Length")
 	h.Del("Accept-Ranges")

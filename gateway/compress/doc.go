@@ -24,6 +24,11 @@
 // "x" becomes "x-gzip", "x-br" or "x-zstd", weak tags likewise, since each coding is a representation of its own
 // (RFC 9110 section 8.8.3.3). On the way to the origin the suffix is taken off again: see Compressor.PrepareRequest.
 //
+// # Recoding
+//
+// What is stored in one coding that was applied here, or in none, becomes another by Compressor.Recode, without the origin:
+// the mark HeaderCoded tells the cache which those are.
+//
 // # Memory
 //
 // A live encoder holds about 1.1 MiB (gzip), 1.8 MiB (zstd) or 1.2 to 1.7 MiB (br): BenchmarkEncoderMemory.

@@ -13,8 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/klauspost/compress/zstd"
-
 	"landfall/gateway/upstream"
 )
 
@@ -66,37 +64,6 @@ func TestCachedWay(t *testing.T) {
 		if resp.StatusCode != step.status || step.status != 416 && body != step.body || !strings.Contains(resp.Header.Get("Cache-Status"), step.cacheStatus) || n.Load() != step.origin {
 			t.Errorf("%s: %d, %d bytes, Cache-Status %q, %d requests at the origin", step.name, resp.StatusCode, len(body), resp.Header.Get("Cache-Status"), n.Load())
 		}
-	}
-}
-
-// What is stored is compressed once, each coding has an ETag of its own, and a purge takes all of them.
-func TestCompressedVariants(t *testing.T) {
-	u, n := counted(t, cacheable)
-	g := newRig(t, one("", u), nil)
-	for range 2 {
-		resp, body := g.get("GET", "/p", "Accept-Encoding: gzip;q=0.5, zstd")
-		d, err := zstd.NewReader(strings.NewReader(body))
-		if err != nil {
-			t.Fatal(err)
-		}
-		plain, err := io.ReadAll(d)
-		d.Close()
-		h := resp.Header
-		if err != nil || string(plain) != page || h.Get("Etag") != `"v1-zstd"` || h.Get("Content-Encoding") != "zstd" || !strings.Contains(h.Get("Vary"), "Accept-Encoding") {
-			t.Errorf("%v, %d bytes, %v", err, len(plain), h)
-		}
-	}
-	if _, body := g.get("GET", "/p"); body != page {
-		t.Error("the identity variant differs")
-	}
-	if resp, _ := g.get("GET", "/p", "Accept-Encoding: zstd", `If-None-Match: "v1-zstd"`); resp.StatusCode != http.StatusNotModified {
-		t.Errorf("%d", resp.StatusCode)
-	}
-	if n.Load() != 2 {
-		t.Errorf("%d requests at the origin, want one a variant", n.Load())
-	}
-	if resp, body := g.get("PURGE", "/p"); resp.StatusCode != http.StatusOK || !strings.Contains(body, `"removed":2`) {
-		t.Errorf("%d %s", resp.StatusCode, body)
 	}
 }
 

@@ -221,7 +221,7 @@ func inbound(resp *http.Response, cached bool) {
 	stripHopByHop(h)
 	delete(h, "Te")
 	delete(h, "Alt-Svc") // of the origin's own ports, which our clients must not go to (RFC 7838)
-	kept := [...]string{headerTargeted, cache.HeaderKey, cache.HeaderStale}
+	kept := [...]string{headerTargeted, cache.HeaderKey, cache.HeaderStale, cache.HeaderCoded}
 	var values [len(kept)][]string
 	for i, name := range kept {
 		if cached || name == headerTargeted {

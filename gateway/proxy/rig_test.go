@@ -309,7 +309,10 @@ type pair struct {
 	peers  *upstream.PeerTransport
 }
 
-func newPair(t testing.TB, yaml string) *pair {
+func newPair(t testing.TB, yaml string) *pair { return newPairOf(t, yaml, yaml, func(*Options) {}) }
+
+// newPairOf is a pair whose nodes have configs of their own, as during a rollout. edit changes the options of both.
+func newPairOf(t testing.TB, eu, us string, edit func(*Options)) *pair {
 	t.Helper()
 	dir := t.TempDir()
 	ca, err := certs.NewCA("test", time.Now())
@@ -342,8 +345,8 @@ func newPair(t testing.TB, yaml string) *pair {
 		return tr
 	}
 	p.peers = transport("eu-1")
-	p.eu = newRig(t, yaml, func(o *Options) { o.Region, o.Node, o.Peers = "eu", "eu-1", p.peers })
-	p.us = newRig(t, yaml, func(o *Options) { o.Region, o.Node, o.Peers = "us", "us-1", transport("us-1") })
+	p.eu = newRig(t, eu, func(o *Options) { o.Region, o.Node, o.Peers = "eu", "eu-1", p.peers; edit(o) })
+	p.us = newRig(t, us, func(o *Options) { o.Region, o.Node, o.Peers = "us", "us-1", transport("us-1"); edit(o) })
 	for node, g := range map[string]*rig{"eu-1": p.eu, "us-1": p.us} {
 		l := httptest.NewUnstartedServer(g)
 		l.EnableHTTP2 = true

@@ -40,6 +40,7 @@ type plan struct {
 	meter    *meter
 	gate     *gatekeeper
 	key      *cache.KeyPolicy
+	keyed    string // its digest
 	negative map[int]time.Duration
 	canary   *canaryPlan
 	variant  string // in the cache's key: who has the flag must not get what others do
@@ -72,8 +73,10 @@ func newHostTable(c *configs.Config, p *Proxy) (hostTable, error) {
 			if err != nil {
 				return t, fmt.Errorf("service %s, route %s: %w", name, r.Match.Path, err)
 			}
+			key := keyPolicy(r)
 			s.plans = append(s.plans, plan{
-				route: r, pattern: s.paths.pattern(r.Match.Path), guards: classes[i], policy: policy, meter: new(meter), gate: l.gatekeeper(name, s.config, r, p), key: keyPolicy(r), negative: negativeTTLs(r.Cache),
+				route: r, pattern: s.paths.pattern(r.Match.Path), guards: classes[i], policy: policy, meter: new(meter), gate: l.gatekeeper(name, s.config, r, p),
+				key: key, keyed: key.Digest(), negative: negativeTTLs(r.Cache),
 				canary: l.canaryPlan(name, r.Canary, p.o.Metrics), variant: flagVariant(r.Match.Flag),
 			})
 		}

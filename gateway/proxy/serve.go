@@ -65,7 +65,7 @@ func (x *exchange) cachePolicy() cache.Policy {
 		invalidated = x.invalidated
 	}
 	return cache.Policy{
-		Peer: x.head.role != "", Invalidated: invalidated,
+		Peer: x.head.role != "", Invalidated: invalidated, Recoder: x.p.o.Compressor,
 		Off: c.Off || x.wrote, TTL: std(c.TTL), StaleWhileRevalidate: std(c.StaleWhileRevalidate), StaleIfError: std(c.StaleIfError),
 		Negative: x.match.negative, Jitter: float64(c.Jitter), RefreshAhead: float64(c.RefreshAhead), RangeFill: c.RangeFill,
 	}

@@ -3,6 +3,7 @@ package proxy
 import (
 	"cmp"
 	"context"
+	"errors"
 	"hash/fnv"
 	"net/http"
 	"net/url"
@@ -32,6 +33,7 @@ import (
 const (
 	headerRole   = "Landfall-Cache"
 	headerPurged = "Landfall-Purged" // what the sender knows of purges
+	headerKeyed  = "Landfall-Keyed"  // the digest of the sender's key policy
 
 	rolePeer   = "peer"   // its region's holder of the key
 	roleShield = "shield" // the holder of the key in the region that asks the origin
@@ -117,11 +119,16 @@ func (x *exchange) askHolder(from *http.Request, coding string, body *bodyWatch,
 	resp, err := x.forwardAs(from, coding, body, node, false, func(h http.Header) {
 		h.Set(headerRole, s.role)
 		h.Set(headerPurged, known)
+		h.Set(headerKeyed, x.match.keyed)
 		h["If-None-Match"] = from.Header["If-None-Match"] // of the variant that the holder has, too
 	})
 	if err != nil {
 		done()
-		m.shared.WithLabelValues(s.role, "failed").Inc()
+		result := "failed"
+		if errors.As(err, new(*refusal)) {
+			result = "refused"
+		}
+		m.shared.WithLabelValues(s.role, result).Inc()
 		return nil, tr, false
 	}
 	m.shared.WithLabelValues(s.role, "answered").Inc()
@@ -338,9 +345,11 @@ func (h *heat) hot(key uint64, now time.Time) bool {
 }
 
 // reached is the first thing that a node does with another cache's request: it has applied the purges that the sender
-// knows of, or it leaves the answer to others. So it does where its config divides clients that the sender's does not.
+// knows of, or it leaves the answer to others. So it does during a rollout where its config divides clients that the
+// sender's does not, or makes other keys: it would merge what the sender tells apart, or store what a purge of the sender's
+// would not find.
 func (x *exchange) reached() *refusal {
-	if x.divided() {
+	if x.divided() || x.in.Header.Get(headerKeyed) != x.match.keyed {
 		return &refusal{reason: behind, text: "this node has another configuration", noPool: true}
 	}
 	if known := x.in.Header.Get(headerPurged); x.p.o.Purges == nil || !x.p.o.Purges.Reached(x.in.Context(), known) {
@@ -404,6 +413,6 @@ func (x *exchange) tellForget(ctx context.Context, node routing.Node, path, quer
 
 func newShared() *prometheus.CounterVec {
 	return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "landfall_cache_peer_requests_total",
-		Help: "Requests to other nodes' caches: to the region's holder of a key (peer) or the region that asks the origin (shield), or that they forget a URL that was changed (forget); and whether they answered, failed, or were skipped since more purges are known than fit."},
+		Help: "Requests to other nodes' caches: to the region's holder of a key (peer) or the region that asks the origin (shield), or that they forget a URL that was changed (forget); and whether they answered, failed, refused (another configuration, or purges not heard of yet), or were skipped since more purges are known than fit."},
 		[]string{"role", "result"})
 }

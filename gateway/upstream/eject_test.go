@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"landfall/configs"
+	"landfall/routing"
 )
 
 func ejectedOf(p *Pool) (out []int) {
@@ -144,16 +145,16 @@ func TestOrders(t *testing.T) {
 	heard := &events{}
 	a, b := good(t, hello), good(t, hello)
 	p := newTestPool(t, PoolOptions{Origins: []string{a, b}, OnEvent: heard.note})
-	p.SetOrders(Orders{Breakers: map[string]bool{a: true}})
-	p.SetOrders(Orders{Breakers: map[string]bool{a: true}})
+	p.SetOrders(Orders{Breakers: map[string]Hold{a: {Open: true}}})
+	p.SetOrders(Orders{Breakers: map[string]Hold{a: {Open: true}}})
 	if got := spread(t, p, 100, nil); got[0] != 0 {
 		t.Error("an origin whose breaker an operator opened got", got[0])
 	}
-	p.SetOrders(Orders{Breakers: map[string]bool{a: true, b: true}})
+	p.SetOrders(Orders{Breakers: map[string]Hold{a: {Open: true}, b: {Open: true}}})
 	if _, _, _, err := do(p, request(t, "GET", nil), policy()); err == nil {
 		t.Error("both are open")
 	}
-	p.SetOrders(Orders{Breakers: map[string]bool{b: false}, Drained: map[string]bool{a: true}})
+	p.SetOrders(Orders{Breakers: map[string]Hold{b: {}}, Drained: map[string]bool{a: true}})
 	if got := spread(t, p, 100, nil); got[0] != 0 {
 		t.Error("a drained origin got", got[0])
 	}
@@ -170,6 +171,40 @@ func TestOrders(t *testing.T) {
 	}
 	if heard.String() != "breaker.open breaker.open breaker.closed breaker.closed" {
 		t.Error(heard)
+	}
+}
+
+// TestOrdersOnThePool: an operator opens and closes the breaker of the whole pool, whatever its requests show.
+func TestOrdersOnThePool(t *testing.T) {
+	var heard []string
+	sick := good(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) })
+	p := newTestPool(t, PoolOptions{
+		Service: "web", Region: "eu", Origins: []string{sick, sick + "/"}, Eject: configs.Eject{ConsecutiveErrors: 1000, MinRequests: 1e6},
+		Breaker: configs.Breaker{TripAt: 1, MinRequests: 1e6}, OnEvent: func(kind, subject, detail string) { heard = append(heard, kind+" "+subject+" "+detail) },
+	})
+	p.SetOrders(Orders{Pool: &Hold{Open: true, Why: "by ann: the database is down"}})
+	p.SetOrders(Orders{Pool: &Hold{Open: true, Why: "by ann: the database is down"}})
+	if _, _, _, err := do(p, request(t, "GET", nil), policy()); causeOf(err) != CauseBreakerOpen {
+		t.Error("a pool that is held open served:", err)
+	}
+	if s := p.Status(); s.Breaker != "open" || !s.Forced || s.State != routing.Down || s.Origins[0].Requests != 0 {
+		t.Errorf("%+v", s)
+	}
+	p.SetOrders(Orders{Pool: &Hold{}})
+	p.breaker.c.MinRequests = 2 // whatever its requests show
+	for range 20 {
+		if _, _, info, err := do(p, request(t, "GET", nil), policy()); err != nil || info.Cause != CauseStatus {
+			t.Fatal("a pool that is held closed refused:", info, err)
+		}
+	}
+	p.SetOrders(Orders{})
+	if s := p.Status(); s.Breaker != "closed" || s.Forced {
+		t.Errorf("%+v", s)
+	}
+	want := []string{"breaker.open web/eu of the whole pool: by ann: the database is down", "breaker.closed web/eu of the whole pool: by an operator",
+		"breaker.closed web/eu of the whole pool: an operator leaves it to itself again"}
+	if !slices.Equal(heard, want) {
+		t.Errorf("%q", heard)
 	}
 }
 

@@ -22,6 +22,7 @@ type Metrics struct {
 	shed      *prometheus.CounterVec
 
 	breaker  *prometheus.Desc
+	whole    *prometheus.Desc
 	inFlight *prometheus.Desc
 	limit    *prometheus.Desc
 	panicNow *prometheus.Desc
@@ -61,6 +62,8 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			"service", "priority"),
 		breaker: prometheus.NewDesc("landfall_breaker_state", "Circuit breaker of an origin: 0 closed, 1 half-open, 2 open.",
 			[]string{"service", "origin"}, nil),
+		whole: prometheus.NewDesc("landfall_pool_breaker_state", "Circuit breaker of a whole pool: 0 closed, 1 half-open, 2 open.",
+			[]string{"service", "region"}, nil),
 		inFlight: prometheus.NewDesc("landfall_origin_requests_in_flight", "Requests that origins are serving.", []string{"service"}, nil),
 		limit: prometheus.NewDesc("landfall_concurrency_limit",
 			"Requests that an origin may have in flight, given or learned; absent where pool.concurrency is off.", []string{"service", "origin"}, nil),
@@ -93,6 +96,7 @@ type live Metrics
 
 func (l *live) Describe(ch chan<- *prometheus.Desc) {
 	ch <- l.breaker
+	ch <- l.whole
 	ch <- l.inFlight
 	ch <- l.limit
 	ch <- l.panicNow
@@ -104,7 +108,7 @@ func (l *live) Collect(ch chan<- prometheus.Metric) {
 		value float64
 	}
 	inFlight := map[string]float64{}
-	breakers, panics, limits := map[[2]string]reading{}, map[[2]string]reading{}, map[[2]string]reading{}
+	breakers, whole, panics, limits := map[[2]string]reading{}, map[[2]string]reading{}, map[[2]string]reading{}, map[[2]string]reading{}
 	put := func(m map[[2]string]reading, a, b string, r reading) {
 		if old := m[[2]string{a, b}]; old.of <= r.of {
 			m[[2]string{a, b}] = r
@@ -116,6 +120,7 @@ func (l *live) Collect(ch chan<- prometheus.Metric) {
 			panicking = 1
 		}
 		put(panics, service, p.o.Region, reading{made, panicking})
+		put(whole, service, p.o.Region, reading{made, float64(p.breaker.state())})
 		inFlight[service] += 0
 		for _, o := range p.members.Load().list {
 			if limit := o.limiter.current(); limit > 0 {
@@ -130,6 +135,9 @@ func (l *live) Collect(ch chan<- prometheus.Metric) {
 	}
 	for k, r := range breakers {
 		ch <- prometheus.MustNewConstMetric(l.breaker, prometheus.GaugeValue, r.value, k[0], k[1])
+	}
+	for k, r := range whole {
+		ch <- prometheus.MustNewConstMetric(l.whole, prometheus.GaugeValue, r.value, k[0], k[1])
 	}
 	for k, r := range limits {
 		ch <- prometheus.MustNewConstMetric(l.limit, prometheus.GaugeValue, r.value, k[0], k[1])

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -267,25 +268,48 @@ func (p *Pool) TLS(name string) *tls.Config {
 // Orders are what operators say of a pool's origins, by URL. Absent ones are left to themselves.
 type Orders struct {
 	Drained  map[string]bool // used only when no other origin takes the request
-	Breakers map[string]bool // true: open, false: closed, whatever the requests show
+	Breakers map[string]Hold
+	Pool     *Hold // of the pool's own breaker; nil: it is left to itself
+}
+
+// Hold is an operator's word on a breaker, whatever the requests show.
+type Hold struct {
+	Open bool   // else closed
+	Why  string // for the event, such as who and what for
 }
 
 // SetOrders puts operators' orders into force, in place of all earlier ones.
 func (p *Pool) SetOrders(orders Orders) {
 	for _, o := range p.members.Load().list {
 		o.drained.Store(orders.Drained[o.name])
-		how := int32(forcedNot)
-		if open, ok := orders.Breakers[o.name]; ok {
-			if how = forcedClosed; open {
-				how = forcedOpen
-			}
+		var hold *Hold
+		if h, ok := orders.Breakers[o.name]; ok {
+			hold = &h
 		}
-		if o.breaker.force(how) {
-			detail := [...]string{"an operator leaves it to itself again", "by an operator", "by an operator"}[how]
-			p.tell([...]string{"breaker." + o.breaker.state().String(), "breaker.open", "breaker.closed"}[how], o.name, detail)
+		p.hold(o.breaker, o.name, "", hold)
+	}
+	p.hold(p.breaker, p.subject(), "of the whole pool: ", orders.Pool)
+}
+
+// hold puts an operator's word on a breaker into force, and tells when it is another than before.
+func (p *Pool) hold(b *breaker, subject, prefix string, h *Hold) {
+	how, detail := int32(forcedNot), "an operator leaves it to itself again"
+	if h != nil {
+		detail = "by an operator"
+		if h.Why != "" {
+			detail = h.Why
+		}
+		if how = forcedClosed; h.Open {
+			how = forcedOpen
 		}
 	}
+	if b.force(how) {
+		p.tell("breaker."+eventState(b.state()), subject, prefix+detail)
+	}
 }
+
+// eventState is a breaker's state as the kinds of events have it.
+func eventState(s gobreaker.State) string { return strings.ReplaceAll(s.String(), "-", "_") }
 
 // Usable is what routing should know of the pool: Up when a request may succeed now, Unknown when nothing is known of
 // any origin that isn't out of use, Draining when only draining ones are left, Down when every origin is down or has an
@@ -311,6 +335,7 @@ type PoolStatus struct {
 	State   routing.State // see Usable
 	Panic   bool          // too many origins look down, so all are used
 	Breaker string        // of the pool as a whole: closed, half-open or open
+	Forced  bool          // an operator opened or closed it
 	Balance string        // how an origin is chosen
 	Origins []OriginStatus
 }
@@ -336,7 +361,7 @@ type OriginStatus struct {
 
 // Status describes the pool, origins in the config's order.
 func (p *Pool) Status() PoolStatus {
-	s := PoolStatus{Service: p.o.Service, Region: p.o.Region, State: p.Usable(), Panic: p.panicking.Load(), Breaker: p.breaker.state().String(), Balance: p.o.Balance}
+	s := PoolStatus{Service: p.o.Service, Region: p.o.Region, State: p.Usable(), Panic: p.panicking.Load(), Breaker: p.breaker.state().String(), Forced: p.breaker.forced.Load() != forcedNot, Balance: p.o.Balance}
 	for _, o := range p.members.Load().list {
 		s.Origins = append(s.Origins, o.status())
 	}

@@ -16,9 +16,18 @@ func TestReachable(t *testing.T) {
 		want     bool
 		evidence string
 	}{
-		"nobody looks": {nil, "majority", true, "no observer in another region"},
-		"only its own region looks": {
-			[]Observation{sees("x2", "x", "x1")}, "any", true, "no observer in another region",
+		"nobody looks": {nil, "majority", true, "no observer"},
+		"one region: its neighbours decide": {
+			[]Observation{sees("x2", "x", "x1"), sees("x3", "x", "x1")}, "majority", false, "unreachable from its neighbours in x (x2, x3)",
+		},
+		"one region: a neighbour that reaches it outweighs": {
+			[]Observation{sees("x2", "x", "x1"), sees("x3", "x")}, "any", true, "reached by its neighbour x3",
+		},
+		"one region: who asks of itself is there": {
+			[]Observation{sees("x1", "x"), {Observer: "x2", ObserverRegion: "x", Unheard: true}}, "any", true, "no observer",
+		},
+		"others that have not looked leave it to nobody": {
+			[]Observation{sees("x2", "x", "x1"), {Observer: "a1", ObserverRegion: "a", Watches: []string{}}}, "any", true, "no observer in another region",
 		},
 		"its own word doesn't count": {
 			[]Observation{sees("x1", "y", "x1")}, "any", true, "no observer in another region",

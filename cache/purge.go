@@ -113,10 +113,7 @@ func (s *store) purge(u urlKey, soft bool, now time.Time) (objects int) {
 	hash := u.hash(s.seed)
 	sh := s.shardOf(hash)
 	sh.mu.Lock()
-	gen := s.gens.now.Add(1)
-	if s.gens.record != nil {
-		s.gens.leave(u.cell(), gen, soft, now.UnixNano())
-	}
+	gen := s.gens.next(u.cell(), soft, now)
 	out := sh.purge(u, hash, gen, soft, now)
 	sh.mu.Unlock()
 	s.gens.recorded(u.cell(), "", soft, now)
@@ -127,6 +124,20 @@ func (s *store) purge(u urlKey, soft bool, now time.Time) (objects int) {
 		}
 	}
 	return objects + len(out)
+}
+
+// next gives a purge of a URL its generation. For what is on disk it is left in the URL's cell, before anybody can see that
+// the number is given out: a scrub that did would take the purge for one that all on disk has been compared with.
+func (g *generations) next(n cellName, soft bool, now time.Time) uint64 {
+	if g.record == nil {
+		return g.now.Add(1)
+	}
+	p := g.part(n)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	gen := g.now.Add(1)
+	p.cell(g, n).set(gen, soft, now)
+	return gen
 }
 
 func (sh *shard) purge(u urlKey, hash, gen uint64, soft bool, now time.Time) (out []*object) {

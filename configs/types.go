@@ -220,7 +220,7 @@ type Steering struct {
 	Order   []string `yaml:"order" doc:"Regions in order, for policy priority; those not listed come last, the nearest first."`
 	SpillAt Percent  `yaml:"spill_at" doc:"Share of a region's capacity past which the excess goes on to the next nearest region with room, until the load is back 10 points below. Farthest clients first." default:"80%"`
 
-	SpillByLatency bool `yaml:"spill_by_latency" doc:"Take a region's capacity for smaller, down to 30%, when its origins' latency is twice its own baseline before spill_at is reached; for as long as the rush lasts." default:"true"`
+	SpillByLatency bool `yaml:"spill_by_latency" doc:"Take a region's capacity for smaller, down to 30%, when its origins' latency is twice its own baseline before spill_at is reached and less load helps." default:"true"`
 
 	Redirect *SteerRedirect `yaml:"redirect" doc:"Send clients on that DNS sent too far, since their resolver hides where they are. Absent: never."`
 

@@ -17,7 +17,7 @@ type Token struct {
 type Observe struct {
 	LogLevel  string    `yaml:"log_level" doc:"Lowest level that is logged." default:"info" enum:"debug,info,warn,error"`
 	LogFormat string    `yaml:"log_format" doc:"Form of the log, on standard error." default:"text" enum:"text,json"`
-	AccessLog AccessLog `yaml:"access_log" doc:"One record a request. Requests that failed here or at the origin (5xx) are always logged."`
+	AccessLog AccessLog `yaml:"access_log" doc:"One record a request. Requests that failed here or at the origin (5xx) are always logged; of those that were shed for want of room, ten a second."`
 }
 
 // AccessLog configures the access log.

@@ -34,7 +34,7 @@ func (b backend) Explain(url string, client netip.Addr) (admin.Explanation, erro
 		e.Client.Location = &admin.Location{Lat: d.place.Point.Lat, Lon: d.place.Point.Lon}
 	}
 	for i, c := range d.decision.Choices {
-		r := explainChoice(d.snapshot, d.snapshot.Service(d.service), c, i, i < d.decision.Usable)
+		r := explainChoice(&d, c, i, i < d.decision.Usable)
 		r.Evidence = n.evidence(r.Region, d.service)
 		e.Regions = append(e.Regions, r)
 	}
@@ -73,12 +73,13 @@ func (n *Node) evidence(region, service string) string {
 	return n.judging.judge.Verdict(healthcheck.Subject{Region: region, Service: service}).Evidence
 }
 
-func explainChoice(s *routing.Snapshot, service int, c routing.Choice, rank int, usable bool) admin.ExplainedRegion {
+func explainChoice(d *steered, c routing.Choice, rank int, usable bool) admin.ExplainedRegion {
+	s, service := d.snapshot, d.snapshot.Service(d.service)
 	r := admin.ExplainedRegion{
 		Region: s.Regions[c.Region].Name, Rank: rank + 1, Usable: usable, State: c.State.String(), Reason: c.Reason.String(),
 		ReasonText: c.Reason.Text(), DistanceSource: c.Source.String(), Weight: int(c.Weight),
 	}
-	if km, ok := c.DistanceKM(); ok {
+	if km, ok := s.DistanceKM(c.Region, &d.client); ok {
 		km = math.Round(km)
 		r.DistanceKM = &km
 	}

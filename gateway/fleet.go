@@ -17,6 +17,8 @@ import (
 type fleet interface {
 	Members() []mesh.Member
 	Set(ctx context.Context, key string, value json.RawMessage, ttl time.Duration) (mesh.Ack, error)
+	// Spread is Set that tells the others while this node's disk still writes, and calls onDisk when it has.
+	Spread(ctx context.Context, key string, value json.RawMessage, ttl time.Duration, onDisk func()) (mesh.Ack, error)
 	Registers(prefix string) []mesh.Register
 }
 
@@ -68,6 +70,15 @@ func (s *solo) Set(_ context.Context, key string, value json.RawMessage, ttl tim
 	s.mu.Unlock()
 	s.onRegister(r.Register)
 	return mesh.Ack{Applied: []string{self}}, nil
+}
+
+// Spread is Set: there is no disk.
+func (s *solo) Spread(ctx context.Context, key string, value json.RawMessage, ttl time.Duration, onDisk func()) (mesh.Ack, error) {
+	ack, err := s.Set(ctx, key, value, ttl)
+	if err == nil {
+		onDisk()
+	}
+	return ack, err
 }
 
 // expire drops what is over. Callers hold mu.

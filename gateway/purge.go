@@ -12,7 +12,7 @@ import (
 	"landfall/routing/mesh"
 )
 
-// A purge is a register: durable before it is acknowledged, pushed to every node at once, repaired by anti-entropy. Each
+// A purge is a register: pushed to every node at once, durable before it is acknowledged, repaired by anti-entropy. Each
 // node that purges writes a ring of registers, many purges in one (purgewriter.go), and numbers them, so that a node
 // that missed some knows it (purgetrack.go). A node applies each once, the moment it hears of it, to all that it stored
 // or began to fetch before that moment, and remembers how many objects went (purgelog.go). The node that was asked
@@ -176,7 +176,7 @@ func (n *Node) purge(ctx context.Context, req admin.PurgeRequest, wait, by strin
 	job := newPurgeJob(records, n.purgeScope(wait))
 	n.purgeWriter.submit(job)
 	if err := job.wait(ctx); err != nil {
-		return admin.PurgeResult{}, fmt.Errorf("the purge could not be made durable, so it was not done: %w", err)
+		return admin.PurgeResult{}, fmt.Errorf("the purge could not be made durable, so it may hold in part and for a while only; try again: %w", err)
 	}
 	res := job.result(req, records[0])
 	if len(res.Missing) == 0 && wait == admin.WaitAll {
@@ -306,6 +306,7 @@ func (b backend) PurgeByID(id string) (admin.PurgeResult, bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	job := newPurgeJob(records, b.n.purgeScope(admin.WaitAll))
+	job.dry = 0 // it was written when it was issued
 	b.n.purgeWriter.askAll(ctx, job.scope, job.parts())
 	if job.wait(ctx) != nil {
 		return admin.PurgeResult{}, false

@@ -154,6 +154,14 @@ type ringFleet struct {
 
 func (f *ringFleet) Members() []mesh.Member           { return []mesh.Member{{Name: "n", Self: true}} }
 func (f *ringFleet) Registers(string) []mesh.Register { return nil }
+func (f *ringFleet) Spread(ctx context.Context, key string, value json.RawMessage, ttl time.Duration, onDisk func()) (mesh.Ack, error) {
+	ack, err := f.Set(ctx, key, value, ttl)
+	if err == nil {
+		onDisk()
+	}
+	return ack, err
+}
+
 func (f *ringFleet) Set(_ context.Context, key string, value json.RawMessage, _ time.Duration) (mesh.Ack, error) {
 	f.sets.Add(1)
 	if f.fails != nil {

@@ -14,8 +14,10 @@ import (
 )
 
 const (
-	// purgeFlights is how many registers of purges may be on their way at a time; what comes meanwhile shares the next.
-	purgeFlights = 32
+	// purgePace is the least time between two registers; what comes meanwhile shares the next. It grows with the fleet, since
+	// each register is a question to every node.
+	purgePace    = 3 * time.Millisecond
+	purgePaceFor = 10 // nodes
 	purgeTimeout = 10 * time.Second
 
 	maxPurgeSlots   = 128
@@ -32,6 +34,7 @@ type purgeJob struct {
 	mu    sync.Mutex
 	nodes map[string]*purgeTally
 	open  int // nodes that have not told of all parts
+	dry   int // parts that are not on this node's disk
 	err   error
 	done  chan struct{}
 }
@@ -45,7 +48,7 @@ type purgeTally struct {
 }
 
 func newPurgeJob(records []purgeRecord, scope []mesh.Member) *purgeJob {
-	j := &purgeJob{records: records, scope: scope, nodes: map[string]*purgeTally{}, open: len(scope), done: make(chan struct{})}
+	j := &purgeJob{records: records, scope: scope, nodes: map[string]*purgeTally{}, open: len(scope), dry: len(records), done: make(chan struct{})}
 	for _, m := range scope {
 		j.nodes[m.Name] = &purgeTally{parts: len(records)}
 	}
@@ -75,7 +78,21 @@ func (j *purgeJob) tell(node string, removed int, counting bool, err error) {
 	if t.parts > 0 {
 		return
 	}
-	if j.open--; j.open == 0 && j.err == nil {
+	j.open--
+	j.settle()
+}
+
+// onDisk enters that a part is on this node's disk.
+func (j *purgeJob) onDisk() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.dry--
+	j.settle()
+}
+
+// settle ends the waiting when nothing is waited for any more. Callers hold mu.
+func (j *purgeJob) settle() {
+	if j.open == 0 && j.dry == 0 && j.err == nil {
 		close(j.done)
 	}
 }
@@ -83,7 +100,7 @@ func (j *purgeJob) tell(node string, removed int, counting bool, err error) {
 func (j *purgeJob) fail(err error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.err == nil && j.open > 0 {
+	if j.err == nil && j.open+j.dry > 0 {
 		j.err = err
 		close(j.done)
 	}
@@ -110,6 +127,8 @@ func (j *purgeJob) result(req admin.PurgeRequest, p purgeRecord) admin.PurgeResu
 	for _, m := range j.scope {
 		t := j.nodes[m.Name]
 		switch {
+		case m.Self && j.dry > 0:
+			res.Missing = append(res.Missing, admin.PurgeMissing{Node: m.Name, Region: m.Region, Reason: errNotOnDisk.Error()})
 		case t.err != nil:
 			res.Missing = append(res.Missing, admin.PurgeMissing{Node: m.Name, Region: m.Region, Reason: t.err.Error()})
 		case t.parts > 0:
@@ -125,7 +144,10 @@ func (j *purgeJob) result(req admin.PurgeRequest, p purgeRecord) admin.PurgeResu
 	return res
 }
 
-var errNotYet = fmt.Errorf("it has not said that it applied the purge; it will as soon as it hears of it")
+var (
+	errNotYet    = errors.New("it has not said that it applied the purge; it will as soon as it hears of it")
+	errNotOnDisk = errors.New("the purge is not on its disk yet")
+)
 
 // purgePart is one record on its way.
 type purgePart struct {
@@ -147,7 +169,7 @@ type purgeWriter struct {
 
 	mu      sync.Mutex
 	queue   []purgePart
-	flights int
+	loading bool // a goroutine takes what is queued
 	seq     uint64
 	slots   uint64 // size of the ring; 0: not chosen yet
 	closed  bool
@@ -179,28 +201,33 @@ func (w *purgeWriter) submit(j *purgeJob) {
 		return
 	}
 	w.queue = append(w.queue, j.parts()...)
-	if w.flights < purgeFlights {
-		w.flights++
-		w.flying.Go(w.fly)
+	if !w.loading {
+		w.loading = true
+		w.flying.Go(w.depart)
 	}
 }
 
-// fly sends registers until nothing is left to send.
-func (w *purgeWriter) fly() {
+// depart sends registers, one a pace, until nothing is left to send.
+func (w *purgeWriter) depart() {
+	pace := time.NewTimer(0)
+	defer pace.Stop()
+	<-pace.C
 	for {
 		w.mu.Lock()
 		parts, batch := w.load()
 		if len(parts) == 0 {
-			w.flights--
+			w.loading = false
 			w.mu.Unlock()
 			return
 		}
+		full := len(w.queue) > 0
 		w.mu.Unlock()
-		w.send(parts, batch)
-		w.mu.Lock()
-		delete(w.sending, batch.Seq)
-		w.sent.Broadcast()
-		w.mu.Unlock()
+		w.flying.Go(func() { w.send(parts, batch) })
+		if full {
+			continue
+		}
+		pace.Reset(purgePace * time.Duration(max(1, len(parts[0].job.scope)/purgePaceFor)))
+		<-pace.C
 	}
 }
 
@@ -261,13 +288,22 @@ func (w *purgeWriter) send(parts []purgePart, batch purgeBatch) {
 	defer stop()
 	var wg sync.WaitGroup
 	wg.Go(func() { w.askAll(asking, scope, parts) })
-	if _, err := w.fleet.Set(ctx, key, encodePurge(batch), purgeTTL); err != nil {
+	onDisk := func() {
+		for _, p := range parts {
+			p.job.onDisk()
+		}
+	}
+	if _, err := w.fleet.Spread(ctx, key, encodePurge(batch), purgeTTL, onDisk); err != nil {
 		for _, p := range parts {
 			p.job.fail(err)
 		}
 		stop()
 	}
 	wg.Wait()
+	w.mu.Lock()
+	delete(w.sending, batch.Seq)
+	w.sent.Broadcast()
+	w.mu.Unlock()
 }
 
 // askAll asks nodes what records took there, once they have applied them, and tells the jobs.

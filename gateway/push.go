@@ -135,28 +135,48 @@ func (n *Node) pushedNames(t *configs.DNSPush) []push.Name {
 		if service < 0 {
 			continue // a reload swaps the config a moment before the snapshot
 		}
-		for _, host := range c.Services[name].Hosts {
-			host = strings.ToLower(host)
-			if host == t.Zone || strings.HasSuffix(host, "."+t.Zone) {
-				out = append(out, push.Name{Host: host, Addrs: everyonesAddresses(s, service, t.Addresses)})
-			}
+		for _, host := range pushedHosts(c.Services[name], t.Zone) {
+			addrs := everyonesAddresses(s, service, named(c.Services[name], s, host), t.Addresses)
+			out = append(out, push.Name{Host: host, Addrs: addrs})
 		}
 	}
 	return out
 }
 
+// pushedHosts are a service's hosts in a zone, with the names of its own that lead to one region: a wildcard may cover
+// them, and would lead them anywhere.
+func pushedHosts(service *configs.Service, zone string) (out []string) {
+	hosts := slices.Clone(service.Hosts)
+	if r := service.Steering.Redirect; r != nil {
+		hosts = slices.AppendSeq(hosts, maps.Values(r.Names))
+	}
+	for _, host := range hosts {
+		if host = strings.ToLower(host); host == zone || strings.HasSuffix(host, "."+zone) {
+			out = append(out, host)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
 // everyonesAddresses are up to count addresses of each family for a record that is the same for every client: of all
 // regions that are up and of which no drain has moved most clients, or, where there are none, of those that a client of
-// whom nothing is known would be answered.
-func everyonesAddresses(s *routing.Snapshot, service, count int) []netip.Addr {
-	d := s.Decide(nil, service, routing.Client{})
+// whom nothing is known would be answered. A record by the name of one region (its index plus one; 0: none) has that
+// region's alone while it is such a one.
+func everyonesAddresses(s *routing.Snapshot, service, name, count int) []netip.Addr {
+	d := s.Decide(nil, service, routing.Client{Named: name})
 	sure := d
 	sure.Choices = nil
 	for _, c := range d.Choices[:d.Usable] {
 		moved := max(s.Regions[c.Region].Draining, s.Services[service].Places[c.Region].Drained)
-		if c.State == routing.Up && moved < mostMoved {
-			sure.Choices = append(sure.Choices, c)
+		if c.State != routing.Up || moved >= mostMoved {
+			continue
 		}
+		if c.Region == name-1 {
+			sure.Choices = []routing.Choice{c}
+			break
+		}
+		sure.Choices = append(sure.Choices, c)
 	}
 	if sure.Usable = len(sure.Choices); sure.Usable > 0 {
 		d = sure

@@ -71,16 +71,19 @@ func TestEveryonesAddresses(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name, want string
-		count      int
+		region     int // whose own name it is, plus one
 		change     func(*routing.Snapshot)
 	}{
-		{"all regions", "192.0.2.1 192.0.2.2 192.0.2.3 2001:db8::1", 8, func(*routing.Snapshot) {}},
-		{"not a dead one", "192.0.2.1 192.0.2.2 2001:db8::1", 8, func(s *routing.Snapshot) { s.Regions[2].Dead = true }},
-		{"not one that drains", "192.0.2.3", 8, func(s *routing.Snapshot) { s.Regions[0].Draining = 0.6 }},
-		{"one that has begun to", "192.0.2.1 192.0.2.2 192.0.2.3 2001:db8::1", 8, func(s *routing.Snapshot) { s.Regions[0].Draining = 0.4 }},
-		{"not where the origins are down", "192.0.2.1 192.0.2.2 2001:db8::1", 8, func(s *routing.Snapshot) { s.Services[0].Places[1].Pool = routing.Down }},
-		{"all when all drain", "192.0.2.3", 8, func(s *routing.Snapshot) { s.Regions[0].Drained, s.Regions[1].Draining = true, 0.7 }},
-		{"all when all are down", "192.0.2.1 192.0.2.2 192.0.2.3 2001:db8::1", 8, func(s *routing.Snapshot) {
+		{"all regions", "192.0.2.1 192.0.2.2 192.0.2.3 2001:db8::1", 0, func(*routing.Snapshot) {}},
+		{"not a dead one", "192.0.2.1 192.0.2.2 2001:db8::1", 0, func(s *routing.Snapshot) { s.Regions[2].Dead = true }},
+		{"not one that drains", "192.0.2.3", 0, func(s *routing.Snapshot) { s.Regions[0].Draining = 0.6 }},
+		{"one that has begun to", "192.0.2.1 192.0.2.2 192.0.2.3 2001:db8::1", 0, func(s *routing.Snapshot) { s.Regions[0].Draining = 0.4 }},
+		{"not where the origins are down", "192.0.2.1 192.0.2.2 2001:db8::1", 0, func(s *routing.Snapshot) { s.Services[0].Places[1].Pool = routing.Down }},
+		{"all when all drain", "192.0.2.3", 0, func(s *routing.Snapshot) { s.Regions[0].Drained, s.Regions[1].Draining = true, 0.7 }},
+		{"the region whose name it is", "192.0.2.3", 2, func(*routing.Snapshot) {}},
+		{"all when that one drains", "192.0.2.1 192.0.2.2 2001:db8::1", 2, func(s *routing.Snapshot) { s.Regions[1].Drained = true }},
+		{"all when that one is down", "192.0.2.1 192.0.2.2 2001:db8::1", 2, func(s *routing.Snapshot) { s.Services[0].Places[1].Pool = routing.Down }},
+		{"all when all are down", "192.0.2.1 192.0.2.2 192.0.2.3 2001:db8::1", 0, func(s *routing.Snapshot) {
 			s.Services[0].Places[0].Pool, s.Services[0].Places[1].Pool = routing.Down, routing.Down
 		}},
 	} {
@@ -95,7 +98,7 @@ func TestEveryonesAddresses(t *testing.T) {
 			}
 			c.change(&raw)
 			var got []string
-			for _, a := range everyonesAddresses(routing.NewSnapshot(raw), 0, c.count) {
+			for _, a := range everyonesAddresses(routing.NewSnapshot(raw), 0, c.region, 8) {
 				got = append(got, a.String())
 			}
 			slices.Sort(got)
@@ -103,6 +106,15 @@ func TestEveryonesAddresses(t *testing.T) {
 				t.Errorf("%v, want %s", got, c.want)
 			}
 		})
+	}
+}
+
+// TestPushedHosts: the names that lead to a region are pushed for themselves, even where a wildcard covers them.
+func TestPushedHosts(t *testing.T) {
+	s := &configs.Service{Hosts: []string{"*.Example.com", "example.com", "www.other.test"}}
+	s.Steering.Redirect = &configs.SteerRedirect{Names: map[string]string{"eu": "eu.example.com", "us": "us.other.test"}}
+	if got := strings.Join(pushedHosts(s, "example.com"), " "); got != "*.example.com eu.example.com example.com" {
+		t.Error(got)
 	}
 }
 

@@ -1,6 +1,9 @@
 package routing
 
-import "math"
+import (
+	"math"
+	"slices"
+)
 
 // tier is the coarse order of the candidates: every region of a lower tier comes before any of a higher one.
 type tier uint8
@@ -26,32 +29,44 @@ type tally struct{ candidates, drained, down int }
 // Decide ranks the regions for a client of service svc (an index into s.Services). The choices are appended to
 // dst[:0]; with room for len(s.Regions) in it and at most stackRegions of them, nothing is allocated. Safe for concurrent
 // use: s is only read.
+//
+// What is the same for every client was prepared with the snapshot. A client's own part is one number for each region
+// (see rankKey), which are sorted; only then are the choices written, once and in order.
 func (s *Snapshot) Decide(dst []Choice, svc int, c Client) Decision {
 	service, ready := &s.Services[svc], &s.ready[svc]
-	dst = append(dst[:0], ready.choices...)
-	t := ready.tally
+	choices, t := ready.choices, ready.tally
+	from := c.Point.vector()
 	rule := service.rule(c.Country)
-	if ready.shares || rule != nil {
-		t = s.personal(dst, service, rule, &c)
-	}
-	if c.RTT == nil && c.Point.Located {
-		s.distances(dst, c.Point.vector())
-	} else {
-		s.distancesMixed(dst, &c)
+	if ready.shares != nil || rule != nil {
+		var own [stackRegions]Choice
+		choices = append(own[:0], choices...)
+		t = s.personal(choices, ready, service, rule, &c, from)
 	}
 	mode := s.mode(t)
-	s.applyMode(dst, mode)
-	s.rank(dst, service.Policy, c.Key)
-	usable := 0
-	for usable < len(dst) && dst[usable].tier <= lastUsable {
-		usable++
+	if mode != Normal && mode != Unservable {
+		var excepted [stackRegions]Choice
+		choices = append(excepted[:0], choices...)
+		s.applyMode(choices, mode)
 	}
-	explainOrder(dst[:usable], service.Policy)
+	var room [stackRegions]uint64
+	keys := room[:0]
+	if len(choices) > stackRegions {
+		keys = make([]uint64, 0, len(choices))
+	}
+	angles := c.RTT == nil && c.Point.Located
+	shift := service.Policy.shift()
+	if order := s.around.of(c.Point); angles && order != nil && shift == costShift {
+		keys = s.rankByPlace(keys[:len(order)], order, choices, from)
+	} else {
+		keys = s.rankByAny(keys, choices, &c, from, shift)
+	}
+	s.orderTies(keys, shift, service, c.Key)
+	dst = slices.Grow(dst[:0], len(keys))[:len(keys)]
+	write(dst, keys, choices, angles)
+	usable := explainOrder(dst, keys, shift)
 	if c.Named > 0 {
 		byName(dst[:usable], c.Named-1)
-		return Decision{Choices: dst, Usable: usable, Mode: mode}
-	}
-	if c.Explore && rule == nil && mode == Normal && service.Policy == Nearest {
+	} else if c.Explore && rule == nil && mode == Normal && service.Policy == Nearest {
 		explore(dst[:usable])
 	}
 	return Decision{Choices: dst, Usable: usable, Mode: mode}
@@ -61,7 +76,7 @@ func (s *Snapshot) Decide(dst []Choice, svc int, c Client) Decision {
 type ready struct {
 	choices []Choice // by region
 	tally   tally
-	shares  bool // a drain or a spill sends some clients on
+	shares  []int // the regions that send some clients on, for a drain, a spill or a return; nil: none
 }
 
 func (s *Snapshot) prepare(service *Service) ready {
@@ -69,21 +84,23 @@ func (s *Snapshot) prepare(service *Service) ready {
 	for i, p := range service.Places {
 		ch := Choice{Region: i}
 		s.classify(&ch, service)
-		r.tally.count(ch.tier)
+		r.tally.add(ch.tier, 1)
 		r.choices = append(r.choices, ch)
-		r.shares = r.shares || s.Regions[i].Draining > 0 || p.Drained > 0 || p.Spill > 0 || p.Return > 0
+		if s.Regions[i].Draining > 0 || p.Drained > 0 || p.Spill > 0 || p.Return > 0 {
+			r.shares = append(r.shares, i)
+		}
 	}
 	return r
 }
 
-func (t *tally) count(in tier) {
+func (t *tally) add(in tier, n int) {
 	switch {
 	case in <= lastUsable:
-		t.candidates++
+		t.candidates += n
 	case in == tierDrained:
-		t.drained++
+		t.drained += n
 	case in == tierDown:
-		t.down++
+		t.down += n
 	}
 }
 
@@ -113,25 +130,39 @@ func (s *Snapshot) classify(ch *Choice, service *Service) {
 }
 
 // personal changes the choices as drains, spills and residency want it for this client, and counts anew.
-func (s *Snapshot) personal(cs []Choice, service *Service, rule *Rule, c *Client) (t tally) {
-	key := c.Key
+func (s *Snapshot) personal(cs []Choice, ready *ready, service *Service, rule *Rule, c *Client, from vector) tally {
+	t := ready.tally
+	for _, i := range ready.shares {
+		ch := &cs[i]
+		was := ch.tier
+		s.share(ch, &service.Places[i], i, c, from)
+		t.add(was, -1)
+		t.add(ch.tier, 1)
+	}
+	if rule == nil {
+		return t
+	}
+	t = tally{}
 	for i := range cs {
-		ch, p := &cs[i], &service.Places[i]
-		switch {
-		case ch.tier > lastUsable:
-		case inShare(s.Regions[i].Draining, key, s.hashes[i], saltDrain), inShare(p.Drained, key, s.hashes[i], saltDrain):
-			ch.State, ch.Reason, ch.tier = Draining, DrainedRegion, tierDrained
-		case ch.tier == tierUp && inShare(p.Return, key, s.hashes[i], saltReturn):
-			ch.Reason, ch.tier = Returning, tierFull
-		case ch.tier == tierUp && s.sentOn(p, i, c):
-			ch.Reason, ch.tier = Full, tierFull
+		if !rule.Allowed[i] {
+			reside(&cs[i], rule.Strict)
 		}
-		if rule != nil && !rule.Allowed[i] {
-			reside(ch, rule.Strict)
-		}
-		t.count(ch.tier)
+		t.add(cs[i].tier, 1)
 	}
 	return t
+}
+
+// share sends a client on where it is in the share that region i gives away.
+func (s *Snapshot) share(ch *Choice, p *Place, i int, c *Client, from vector) {
+	switch {
+	case ch.tier > lastUsable:
+	case inShare(s.Regions[i].Draining, c.Key, s.hashes[i], saltDrain), inShare(p.Drained, c.Key, s.hashes[i], saltDrain):
+		ch.State, ch.Reason, ch.tier = Draining, DrainedRegion, tierDrained
+	case ch.tier == tierUp && inShare(p.Return, c.Key, s.hashes[i], saltReturn):
+		ch.Reason, ch.tier = Returning, tierFull
+	case ch.tier == tierUp && s.sentOn(p, i, c, from):
+		ch.Reason, ch.tier = Full, tierFull
+	}
 }
 
 // reside applies a residency rule to a region that it does not name.
@@ -161,9 +192,6 @@ func (s *Snapshot) mode(t tally) Mode {
 
 // applyMode turns regions that the mode lets through into candidates.
 func (s *Snapshot) applyMode(cs []Choice, mode Mode) {
-	if mode == Normal || mode == Unservable {
-		return
-	}
 	named := s.AllDown
 	if named >= 0 && cs[named].tier >= tierNoPool {
 		named = -1 // nobody there to send to: a node never withdraws the fleet's last answer
@@ -180,138 +208,30 @@ func (s *Snapshot) applyMode(cs []Choice, mode Mode) {
 	}
 }
 
-// rankKey puts all that ranks a choice into one number, the lowest first, with its region's index at the end: sorting
-// numbers is many times as fast as sorting choices.
-func rankKey(ch *Choice, p Policy) uint64 {
-	key := uint64(ch.tier)<<60 | uint64(ch.Region)
-	if p != Weighted {
-		key |= uint64(ch.order)<<52 | uint64(ch.cost)<<regionBits
-	}
-	return key
-}
-
-const (
-	regionBits = 20 // of a rank key: fleets have at most a million regions
-	// stackRegions is the fleet that is ranked without allocating.
-	stackRegions = 64
-)
-
-// rank sorts the choices, which stand in the order of their regions. It is an insertion sort, since fleets have tens of
-// regions, and it begins with the order that the client's nearest region would see: that is nearly the client's own.
-func (s *Snapshot) rank(cs []Choice, p Policy, client uint64) {
-	var room [2][stackRegions]uint64
-	plain, keys := room[0][:0], room[1][:]
-	if len(cs) > stackRegions {
-		plain, keys = make([]uint64, 0, len(cs)), make([]uint64, len(cs))
-	}
-	nearest := uint64(math.MaxUint64)
-	for i := range cs {
-		k := rankKey(&cs[i], p)
-		plain = append(plain, k)
-		nearest = min(nearest, uint64(cs[i].cost)<<regionBits|uint64(i))
-	}
-	keys = keys[:len(cs)]
-	if s.around == nil {
-		for i, k := range plain {
-			insert(keys, i, k)
+// explainOrder gives each candidate without a reason of its own the reason why it is not the first, and tells how many
+// candidates there are.
+func explainOrder(cs []Choice, keys []uint64, shift uint) (usable int) {
+	for i, k := range keys {
+		ch := &cs[i]
+		if ch.tier > lastUsable {
+			return i
 		}
-	} else if len(cs) > 0 {
-		for i, r := range s.around[nearest&(1<<regionBits-1)] {
-			insert(keys, i, plain[r])
-		}
-	}
-	s.orderTies(keys, cs, client)
-	permute(cs, keys)
-}
-
-// insert puts k among the first n keys, which are in order.
-func insert(keys []uint64, n int, k uint64) {
-	for ; n > 0 && keys[n-1] > k; n-- {
-		keys[n] = keys[n-1]
-	}
-	keys[n] = k
-}
-
-// permute puts the choice of region keys[i] at i, going round each cycle of the permutation once. It uses keys up.
-func permute(cs []Choice, keys []uint64) {
-	const done = math.MaxUint64
-	for start := range cs {
-		if keys[start] == done {
-			continue
-		}
-		first := cs[start]
-		at := start
-		for {
-			from := int(keys[at] & (1<<regionBits - 1))
-			keys[at] = done
-			if from == start {
-				cs[at] = first
-				break
-			}
-			cs[at] = cs[from]
-			at = from
-		}
-	}
-}
-
-// orderTies orders each run of equally ranked candidates by weighted rendezvous hashing, so that each region gets its
-// weight's share of the clients, a client keeps its region, and only the clients of a region that goes must move.
-// (Thaler and Ravishankar 1998; weights after Schindelhauer and Schomaker 2005.)
-func (s *Snapshot) orderTies(keys []uint64, cs []Choice, client uint64) {
-	for i := 0; i < len(keys); {
-		j := i + 1
-		for j < len(keys) && keys[j]>>regionBits == keys[i]>>regionBits {
-			j++
-		}
-		if j-i > 1 {
-			s.orderRun(keys[i:j], cs, client)
-		}
-		i = j
-	}
-}
-
-func (s *Snapshot) orderRun(run []uint64, cs []Choice, client uint64) {
-	var room [stackRegions]float64
-	scores := room[:0]
-	if len(run) > stackRegions {
-		scores = make([]float64, 0, len(run))
-	}
-	for i, k := range run {
-		score := s.score(&cs[k&(1<<regionBits-1)], client)
-		scores = append(scores, score)
-		j := i
-		for ; j > 0 && scores[j-1] > score; j-- {
-			scores[j], run[j] = scores[j-1], run[j-1]
-		}
-		scores[j], run[j] = score, k
-	}
-}
-
-// score is the rendezvous score of a region for a client: exponentially distributed with the weight as its rate, lowest
-// wins.
-func (s *Snapshot) score(c *Choice, key uint64) float64 {
-	u := (float64(mix(key^s.hashes[c.Region])>>11) + 0.5) / (1 << 53)
-	return -math.Log(u) / math.Max(float64(c.Weight), 1e-3)
-}
-
-// explainOrder gives each candidate without a reason of its own the reason why it is not the first.
-func explainOrder(cs []Choice, p Policy) {
-	for i := range cs {
-		switch ch := &cs[i]; {
-		case i == 0 && ch.tier == tierFull && ch.Reason == Full:
+		switch apart := k ^ keys[0]; {
+		case i == 0 && ch.Reason == Full:
 			ch.Reason = FullToo
 		case i == 0:
 			ch.Reason = Chosen
 		case ch.tier != tierUp || ch.State != Up:
 			// keeps the reason it was classified with
-		case ch.order != cs[0].order:
-			ch.Reason = LaterInOrder
-		case p != Weighted && ch.cost != cs[0].cost:
+		case apart>>shift == 0:
+			ch.Reason = ByWeight
+		case apart>>orderShift == 0:
 			ch.Reason = Farther
 		default:
-			ch.Reason = ByWeight
+			ch.Reason = LaterInOrder
 		}
 	}
+	return len(keys)
 }
 
 // byName puts the region that was asked for first, where it is in the first one's tier and state.

@@ -52,8 +52,8 @@ func naive(s *Snapshot, svc int, c Client) []int {
 			if da, db := naiveCost(s, c, a), naiveCost(s, c, b); service.Policy != Weighted && da != db {
 				return int(math.Copysign(1, da-db))
 			}
-			sa := s.score(&Choice{Region: a, Weight: pa.Weight}, c.Key)
-			sb := s.score(&Choice{Region: b, Weight: pb.Weight}, c.Key)
+			sa := s.score(a, pa.Weight, c.Key)
+			sb := s.score(b, pb.Weight, c.Key)
 			return int(math.Copysign(1, sa-sb))
 		})
 		return rs

@@ -33,7 +33,7 @@ func spreadCost(cost uint32, key, region uint64) float64 {
 // Add counts a client that region i serves, with a weight.
 func (h *Distances) Add(s *Snapshot, i int, c *Client, weight float64) {
 	h.all += weight
-	cost, known := s.clientCost(i, c)
+	cost, known := s.clientCost(i, c, c.Point.vector())
 	if !known {
 		h.newUnknown += weight
 		return
@@ -99,25 +99,26 @@ func (h *Distances) Beyond(share float64) uint32 {
 	return 1
 }
 
-// clientCost is how far a client is from region i, in microseconds of round trip, where that is known of the client itself.
-func (s *Snapshot) clientCost(i int, c *Client) (cost uint32, known bool) {
+// clientCost is how far a client is from region i, in microseconds of round trip, where that is known of the client itself; from is
+// its place.
+func (s *Snapshot) clientCost(i int, c *Client, from vector) (cost uint32, known bool) {
 	switch {
 	case i < len(c.RTT) && c.RTT[i].Micros > 0:
 		return c.RTT[i].Micros, true
-	case c.Point.Located && s.Regions[i].Location.Located:
-		return geographicCost(c.Point.vector().dot(s.vectors[i])), true
+	case from.located && s.vectors[i].located:
+		return geographicCost(from.dot(s.vectors[i])), true
 	}
 	return 0, false
 }
 
 // sentOn tells whether a full region i sends a client on: the farthest first, by Place.SpillBeyond; where that or the
 // client's distance is not known, a share of all by a hash.
-func (s *Snapshot) sentOn(p *Place, i int, c *Client) bool {
+func (s *Snapshot) sentOn(p *Place, i int, c *Client, from vector) bool {
 	if p.Spill <= 0 {
 		return false
 	}
 	if p.SpillBeyond > 0 {
-		if cost, known := s.clientCost(i, c); known {
+		if cost, known := s.clientCost(i, c, from); known {
 			return spreadCost(cost, c.Key, s.hashes[i]) > float64(p.SpillBeyond)
 		}
 	}

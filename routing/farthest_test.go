@@ -43,7 +43,7 @@ func TestTheFarthestAreSentOnFirst(t *testing.T) {
 			s = NewSnapshot(*s)
 			gone, nearestGone, farthestLeft := 0.0, math.Inf(1), 0.0
 			for _, c := range own {
-				cost, known := s.clientCost(1, &c)
+				cost, known := s.clientCost(1, &c, c.Point.vector())
 				if s.Decide(nil, 0, c).Choices[0].Region != 1 {
 					gone++
 					was[c.Key] = true

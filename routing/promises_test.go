@@ -24,7 +24,7 @@ func TestNeverABadRegionWhileAnotherWillDo(t *testing.T) {
 		}
 		for i := range s.Regions {
 			cs := slices.Clone(s.ready[0].choices)
-			s.personal(cs, &s.Services[0], s.Services[0].rule(c.Country), &c)
+			s.personal(cs, &s.ready[0], &s.Services[0], s.Services[0].rule(c.Country), &c, c.Point.vector())
 			good := cs[i]
 			if good.tier == tierUp && !s.Forbidden(0, i, c.Country) && first.State != Up && d.Mode != PanicMode {
 				t.Fatalf("%+v is first though region %d is up", first, i)

@@ -121,15 +121,16 @@ func parsePoint(t *testing.T, w string) Point {
 	return Point{a, b, true}
 }
 
-func describe(s *Snapshot, place string, client netip.Addr) string {
+func describe(s *Snapshot, place string, addr netip.Addr) string {
 	var pt Point
 	if lat, lon, ok := strings.Cut(place, ","); ok {
 		pt.Lat, _ = strconv.ParseFloat(lat, 64)
 		pt.Lon, _ = strconv.ParseFloat(lon, 64)
 		pt.Located = true
 	}
-	key := ClientKey(client)
-	d := s.Decide(nil, 0, Client{Point: pt, Key: key})
+	key := ClientKey(addr)
+	client := Client{Point: pt, Key: key}
+	d := s.Decide(nil, 0, client)
 	var b strings.Builder
 	fmt.Fprintf(&b, "\tmode %s\n", d.Mode)
 	for i, c := range d.Choices {
@@ -137,7 +138,7 @@ func describe(s *Snapshot, place string, client netip.Addr) string {
 		if i >= d.Usable {
 			use = "pass"
 		}
-		km, ok := c.DistanceKM()
+		km, ok := s.DistanceKM(c.Region, &client)
 		dist := "-"
 		if ok {
 			dist = fmt.Sprintf("%.0f km", km)

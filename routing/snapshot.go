@@ -1,7 +1,6 @@
 package routing
 
 import (
-	"cmp"
 	"encoding/binary"
 	"math"
 	"net/netip"
@@ -18,27 +17,12 @@ func NewSnapshot(s Snapshot) *Snapshot {
 		s.vectors[i] = r.Location.vector()
 		s.hashes[i] = hashString(r.Name)
 	}
-	s.around = neighbourhoods(s.vectors)
+	s.around = newAround(s.vectors)
 	s.ready = make([]ready, len(s.Services))
 	for i := range s.Services {
 		s.ready[i] = s.prepare(&s.Services[i])
 	}
 	return &s
-}
-
-// neighbourhoods is each region's order of all regions, the nearest first.
-func neighbourhoods(at []vector) [][]uint8 {
-	if len(at) > stackRegions {
-		return nil
-	}
-	out := make([][]uint8, len(at))
-	for i, from := range at {
-		for j := range at {
-			out[i] = append(out[i], uint8(j))
-		}
-		slices.SortStableFunc(out[i], func(a, b uint8) int { return cmp.Compare(from.dot(at[b]), from.dot(at[a])) })
-	}
-	return out
 }
 
 // State is what is known of a service in a region, both by index, whoever the client is: draining as soon as any client is
@@ -155,7 +139,10 @@ func hashString(s string) uint64 {
 
 // vector is a unit vector from the Earth's centre; the cosine of the angle between two places is their dot product, which
 // orders distances without trigonometry.
-type vector struct{ x, y, z float64 }
+type vector struct {
+	x, y, z float64
+	located bool // else there is no such place, and the rest is 0
+}
 
 func (p Point) vector() vector {
 	if !p.Located {
@@ -163,7 +150,7 @@ func (p Point) vector() vector {
 	}
 	sinLat, cosLat := math.Sincos(p.Lat * math.Pi / 180)
 	sinLon, cosLon := math.Sincos(p.Lon * math.Pi / 180)
-	return vector{cosLat * cosLon, cosLat * sinLon, sinLat}
+	return vector{cosLat * cosLon, cosLat * sinLon, sinLat, true}
 }
 
 func (v vector) dot(w vector) float64 { return v.x*w.x + v.y*w.y + v.z*w.z }

@@ -26,8 +26,8 @@ type Spill struct {
 
 	// Fit is the share of the configured capacity that the region was found to be able to take: less than all of it when
 	// its latency rose well above its baseline before the capacity was reached. 0 stands for 1.
-	Fit      float64
-	strained time.Duration // how long the latency has been high
+	Fit   float64
+	trial trial
 }
 
 // Load is what a region has to carry, as it was measured.
@@ -57,6 +57,7 @@ func (s Spill) Adopt(share, fit float64, beyond uint32) Spill {
 	s.Share = math.Min(math.Max(share, 0), maxSpill)
 	s.aimed, s.Beyond = s.Share, beyond
 	s.Fit = math.Min(math.Max(fit, 0), 1)
+	s.trial = trial{wait: refit, rest: refit} // of the other's trials nothing is known
 	return s
 }
 
@@ -72,43 +73,12 @@ func (s Spill) Aim(d *Distances) Spill {
 	return s
 }
 
-const (
-	// strainAt is how far above its baseline latency has to be, for a lag, to say that a region has more than it can take;
-	// under calmBelow it has room again.
-	strainAt  = 2.0
-	calmBelow = 1.5
-	// minFit bounds what latency can take away of a capacity: slow origins are not always full ones.
-	minFit = 0.3
-	// refit is how long a capacity that was found too high takes to be believed in full again.
-	refit = 10 * time.Minute
-)
-
 // Ratio is a load as a share of what the region was found to be able to take.
 func (s Spill) Ratio(l Load) float64 {
 	if s.Fit <= 0 {
 		return l.Ratio
 	}
 	return l.Ratio / s.Fit
-}
-
-// learn corrects the capacity by the latency. What was learnt stays for as long as the region sends clients on: to try
-// anew while the rush lasts would make the load go up and down for ever.
-func (s *Spill) learn(l Load, lag, dt time.Duration) {
-	if s.Fit <= 0 {
-		s.Fit = 1
-	}
-	switch {
-	case l.Stretch < strainAt:
-		s.strained = 0
-		if s.Share == 0 && l.Stretch < calmBelow {
-			s.Fit = math.Min(s.Fit+dt.Seconds()/refit.Seconds(), 1)
-		}
-	case l.Ratio > minFit:
-		if s.strained += dt; s.strained >= lag {
-			s.strained = 0 // what this changes shows after another lag
-			s.Fit = math.Min(s.Fit, l.Ratio)
-		}
-	}
 }
 
 // Next is the control after dt, in which the region had a load. lag is how long traffic takes to follow, about a TTL. room

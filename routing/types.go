@@ -100,10 +100,10 @@ type Snapshot struct {
 	// Estimated tells which of PeerRTT are estimates, by the same indices; nil: none.
 	Estimated [][]bool
 
-	vectors []vector  // of each region's location
-	around  [][]uint8 // for each region all of them, the nearest first; nil in fleets of more than stackRegions
-	hashes  []uint64  // of each region's name
-	ready   []ready   // by service
+	vectors []vector // of each region's location
+	around  *around  // the regions by distance from about everywhere
+	hashes  []uint64 // of each region's name
+	ready   []ready  // by service
 }
 
 // Client is whom a decision is for.
@@ -186,19 +186,18 @@ const (
 	Unservable       // no region has a pool for the service
 )
 
-// Choice is one region's place in a decision.
+// Choice is one region's place in a decision. It is small, since each decision writes one for every region.
 type Choice struct {
 	Region int // index into Snapshot.Regions
 	State  State
 	Reason Reason
 	Source Source
-	known  bool // both places are known: with the flags side by side a choice is half a cache line
 	Weight uint16
 
-	tier   tier
-	order  uint8   // under policy Priority
-	cost   uint32  // the distance in microseconds of round trip, measured or estimated; unknownCost without one
-	cosine float64 // of the angle between client and region, where located
+	tier  tier
+	order uint8  // under policy Priority
+	angle bool   // the cost is an angle, see angleCost
+	cost  uint32 // the distance in microseconds of round trip, measured or estimated; unknownCost without one
 }
 
 // Decision is the answer for one client and service. Choices[:Usable] are the candidates, best first; the rest were

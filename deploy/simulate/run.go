@@ -242,7 +242,7 @@ func (r *run) decide(s *routing.Snapshot, service int) {
 			continue
 		}
 		w.now = d.Choices[0].Region
-		w.km, _ = d.Choices[0].DistanceKM()
+		w.km, _ = s.DistanceKM(w.now, &w.client)
 		_, w.full = d.SpilledFrom()
 	}
 }

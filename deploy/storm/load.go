@@ -105,7 +105,8 @@ func (l *load) between(from, to time.Time) (s seen) {
 	return s
 }
 
-// recovered is how long after a moment the goodput was back for good, in steps; false: it never was.
+// recovered is how long after a moment the goodput was back for good, in steps; false: it never was. A step that is short
+// of answers which the next one has too many of is a machine's hiccup, and no relapse.
 func (l *load) recovered(from, to time.Time, want float64) (time.Duration, bool) {
 	const step = 500 * time.Millisecond
 	back, ok := time.Duration(0), false
@@ -113,7 +114,7 @@ func (l *load) recovered(from, to time.Time, want float64) (time.Duration, bool)
 		switch good := l.between(at, at.Add(step)).goodput >= want; {
 		case good && !ok:
 			back, ok = at.Add(step).Sub(from), true
-		case !good:
+		case !good && l.between(at, at.Add(2*step)).goodput < want:
 			ok = false
 		}
 	}

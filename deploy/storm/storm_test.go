@@ -107,6 +107,14 @@ func TestRecovered(t *testing.T) {
 	if _, ok := l.recovered(start, start.Add(3*time.Second), 90); ok {
 		t.Error("it was not well at the end")
 	}
+	for i := range l.results { // of the fourth second, the answers of the first half come in the second
+		if r := &l.results[i]; !r.at.Before(start.Add(4*time.Second)) && r.at.Before(start.Add(4500*time.Millisecond)) {
+			r.took = 500 * time.Millisecond
+		}
+	}
+	if d, ok := l.recovered(start, start.Add(5*time.Second), 90); !ok || d != 3500*time.Millisecond {
+		t.Error("a hiccup is taken for a relapse:", d, ok)
+	}
 }
 
 func TestOther(t *testing.T) {

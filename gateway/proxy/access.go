@@ -57,6 +57,9 @@ func (x *exchange) access() *refusal {
 			return no
 		}
 	}
+	if no := x.shed(); no != nil {
+		return no // whoever it is
+	}
 	if g.users != nil {
 		name, password, given := x.in.BasicAuth()
 		known, busy := false, false

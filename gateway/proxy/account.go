@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"landfall/gateway/upstream"
 )
 
 // Metrics of the requests. One set a process, whatever reloads come.
@@ -124,9 +126,17 @@ func (x *exchange) account() {
 	if x.refusal != nil {
 		m.refusals.WithLabelValues(string(x.refusal.reason)).Inc()
 	}
-	if x.p.o.Access.wants(status, x.outcome.Aborted) {
+	if x.p.o.Access.wants(status, x.outcome.Aborted) && !x.oneOfMany() {
 		x.logAccess(service, route, status, took.Seconds())
 	}
+}
+
+// oneOfMany tells of a request that was shed after enough others were logged.
+func (x *exchange) oneOfMany() bool {
+	if x.refusal == nil || x.refusal.reason != upstream.CauseShed && x.refusal.reason != upstream.CauseAtBound {
+		return false
+	}
+	return !x.p.o.Access.sheds.take(x.p.o.Now(), shedsLogged)
 }
 
 func (x *exchange) logAccess(service, route string, status int, seconds float64) {
@@ -162,9 +172,11 @@ type AccessLog struct {
 	log    *slog.Logger
 	sample float64
 	random func() float64
+	sheds  ration
 }
 
-// NewAccessLog logs a share of all requests, 0 to 1, and every one that failed (5xx, or aborted).
+// NewAccessLog logs a share of all requests, 0 to 1, and every one that failed (5xx, or aborted), but for those that are
+// shed: ten of them a second.
 func NewAccessLog(log *slog.Logger, sample float64) *AccessLog {
 	return &AccessLog{log: log, sample: sample, random: rand.Float64}
 }

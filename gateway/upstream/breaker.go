@@ -165,6 +165,17 @@ func (b *breaker) state() gobreaker.State {
 	return s
 }
 
+// shut tells whether the breaker refuses now: open, and its time not over. While it is closed that costs two loads.
+func (b *breaker) shut() bool {
+	switch b.forced.Load() {
+	case forcedOpen:
+		return true
+	case forcedClosed:
+		return false
+	}
+	return gobreaker.State(b.last.Load()) == gobreaker.StateOpen && b.state() == gobreaker.StateOpen
+}
+
 // flush tells the changes that were noted, to be called without any lock held.
 func (b *breaker) flush() {
 	if b.changes.Load() == 0 {

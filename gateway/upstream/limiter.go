@@ -116,6 +116,9 @@ type gradient struct {
 const (
 	gradientTolerance = 1.5  // latency may rise by so much before the limit falls
 	gradientSmoothing = 0.2  // weight of one period in the limit
+	gradientIdle      = 1.1  // latency up to which there is no queue at all
+	gradientPressed   = 0.8  // share of the limit that is filled when requests press against it, whatever their priority
+	gradientBoost     = 0.5  // by so much of itself the limit wants to grow then: what was lost in a storm is back in a second
 	gradientDropped   = 0.9  // what the limit is multiplied by when the origin refused work
 	gradientDropShare = 0.05 // share of dropped attempts from which it does
 	gradientSteepest  = 0.5  // the limit falls by no more than half of it at a time
@@ -159,5 +162,8 @@ func (g *gradient) step(s sample, most float64) {
 		return // nobody asks for more room
 	}
 	want := g.limit*ratio + math.Sqrt(g.limit)
+	if s.mean <= gradientIdle*g.long && s.most >= gradientPressed*g.limit {
+		want += g.limit * gradientBoost
+	}
 	g.limit = min(max(g.limit+(want-g.limit)*gradientSmoothing, limiterLeast), most)
 }

@@ -53,6 +53,51 @@ func TestGradient(t *testing.T) {
 	}
 }
 
+// TestGradientComesBack: after a storm that pressed the limit down as far as it goes, all of a steady load is let through
+// again well within 2 s of the origin's return, and in the storm the origin is kept busy with a short queue.
+func TestGradientComesBack(t *testing.T) {
+	const load, service = 180.0, 100 * time.Millisecond // a second
+	g := gradient{limit: limiterStart}
+	// A steady load has as many in flight as Little's law says, unless the limit lets through fewer.
+	step := func(workers float64) (served float64) {
+		most := max(g.allowed()*roomFor[Normal], 1)
+		inFlight := min(most, load*service.Seconds())
+		if capacity := workers / service.Seconds(); load >= capacity {
+			inFlight = most // the queue takes all that there is
+		}
+		latency := model{workers, service}.latency(inFlight)
+		served = inFlight / (latency / float64(time.Second))
+		g.step(sample{mean: latency, count: int64(max(served/10, 1)), most: inFlight}, 10_000)
+		return served
+	}
+	for range 100 {
+		step(30)
+	}
+	for i := range 90 {
+		if served := step(10); i > 10 && served < 0.9*100 {
+			t.Errorf("%.1f s into the storm %.0f requests/s are served of the 100 that could be", float64(i)/10, served)
+		}
+	}
+	if g.limit > 25 {
+		t.Errorf("in the storm the limit is %.0f for 10 workers", g.limit)
+	}
+	for range 50 { // it may be worse: refused by the origin, too
+		g.step(sample{count: 50, dropped: 50}, 10_000)
+	}
+	for i := 1; ; i++ {
+		if served := step(30); served >= 0.9*load {
+			t.Logf("%.0f requests/s %.1f s after the origin's return", served, float64(i)/10)
+			if i > 20 {
+				t.Errorf("%.1f s after the origin's return is late", float64(i)/10)
+			}
+			break
+		}
+		if i > 100 {
+			t.Fatal("it does not come back")
+		}
+	}
+}
+
 // TestShedding: the less important are refused first, before anything was sent.
 func TestShedding(t *testing.T) {
 	release := make(chan struct{})

@@ -48,6 +48,45 @@ func (p *Pool) acquire(tried []*origin, key uint64, priority int) (lease, string
 	return lease{}, refusal
 }
 
+// Full tells whether a request of that priority would be shed now: each origin that may be used has as much to do as it may
+// have. It costs a few loads an origin, and takes nothing.
+func (p *Pool) Full(priority int) bool { return p.room(priority) != "" }
+
+// room is why an origin's bounds leave no room for a request of that priority, CauseShed or CauseAtBound; empty: they do, or
+// no origin may be used at all, which is another matter.
+func (p *Pool) room(priority int) (refusal string) {
+	panicking := p.panicking.Load()
+	for _, o := range p.members.Load().list {
+		if o.rank(panicking) == ranks || o.breaker.shut() {
+			continue
+		}
+		switch n := o.inFlight.Load() + 1; {
+		case n > o.bound || o.pending.Load() >= o.waiters:
+			if refusal == "" {
+				refusal = CauseAtBound
+			}
+		case !o.limiter.admits(n, priority):
+			refusal = CauseShed
+		default:
+			return ""
+		}
+	}
+	return refusal
+}
+
+// Shed refuses a request of that priority without looking at it, and counts it as RoundTrip does; nil: there is room.
+func (p *Pool) Shed(priority int) error {
+	why := p.room(priority)
+	if why == "" {
+		return nil
+	}
+	p.metrics.refused[why].Inc()
+	if why == CauseShed {
+		p.metrics.shed[priority].Inc()
+	}
+	return refusalError(why)
+}
+
 // candidates appends the origins of one class.
 func (p *Pool) candidates(m *members, to []*origin, rank int, tried []*origin, panicking bool) []*origin {
 	for _, o := range m.list {

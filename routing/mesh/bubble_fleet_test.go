@@ -304,7 +304,17 @@ func (b *bubble) write() {
 	b.writing.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 8*time.Second)
 		defer cancel()
-		ack, err := p.Write(ctx, key, json.RawMessage(value), 0, level)
+		var ack Ack
+		var err error
+		if level == WaitAll {
+			ack, err = p.Spread(ctx, key, json.RawMessage(value), 0, func() {
+				if n.now.Load() == p {
+					b.acknowledged(key, value, Ack{Applied: []string{n.name}})
+				}
+			})
+		} else {
+			ack, err = p.Write(ctx, key, json.RawMessage(value), 0, level)
+		}
 		if n.now.Load() != p {
 			return // the client saw its connection break
 		}

@@ -79,9 +79,11 @@ type effects struct {
 type saving struct {
 	token     uint64
 	registers []Register
-	own       bool     // a failure to write is a failure of the write, not only of durability
-	wipe      bool     // forget all that the disk holds
-	gone      []string // forget these
+	own       bool       // a failure to write is a failure of the write, not only of durability
+	early     bool       // the owner is told before it is on disk, as of what peers say
+	wipe      bool       // forget all that the disk holds
+	written   chan error // set by who waits for the disk
+	gone      []string   // forget these
 }
 
 type sending struct {
@@ -89,9 +91,10 @@ type sending struct {
 	msg  message
 }
 
-// result is how a write ended.
+// result is how a write ended, or that it is on this node's disk.
 type result struct {
 	token            uint64
+	onDisk           bool // no more than that
 	stamp            Stamp
 	applied, missing []string
 	err              error

@@ -24,6 +24,7 @@ type wait struct {
 	stamp     Stamp
 	level     Wait
 	abandoned bool // nobody waits any more
+	early     bool // the others were told before it was on disk
 	refused   map[string]bool
 }
 
@@ -79,6 +80,22 @@ func (c *core) write(now instant, id uint64, key string, value json.RawMessage, 
 	return &c.out
 }
 
+// writeEarly is write to all for what does no harm where its writer dies and has lost it: the others are told before it is on
+// disk here, and a result tells when it is.
+func (c *core) writeEarly(now instant, id uint64, key string, value json.RawMessage, ttl int64) *effects {
+	c.write(now, id, key, value, ttl, WaitAll)
+	w := c.waits[id]
+	if w == nil {
+		return &c.out // refused
+	}
+	w.early = true
+	c.out.saves[len(c.out.saves)-1].early = true
+	s := c.newSpread(now, c.batches[id][0])
+	s.own, s.relay = true, true
+	c.fill(now, s)
+	return &c.out
+}
+
 func (c *core) count() int { return len(c.table.entries) + len(c.pending) }
 
 // save asks for registers to be written to disk. Own writes bear the caller's ids, which lie below 1<<63.
@@ -124,6 +141,7 @@ func (c *core) commit(now instant, id uint64, w *wait, r Register, err error) {
 	}
 	if err != nil {
 		delete(c.waits, id)
+		delete(c.spreads, r.Stamp)
 		c.out.results = append(c.out.results, result{token: id, err: fmt.Errorf("%q was not written, so that it is not lost later: %w", r.Key, err)})
 		return
 	}
@@ -132,9 +150,15 @@ func (c *core) commit(now instant, id uint64, w *wait, r Register, err error) {
 		c.redigest()
 		c.out.changed = true
 	}
-	s := c.newSpread(now, r)
-	s.own, s.relay, s.saved = true, true, true
-	s.applied[c.node] = true
+	if w.early {
+		c.out.results = append(c.out.results, result{token: id, onDisk: true, stamp: r.Stamp, applied: []string{c.node}})
+	}
+	s := c.spreads[r.Stamp]
+	if s == nil {
+		s = c.newSpread(now, r)
+	}
+	s.own, s.relay = true, true
+	c.haveSaved(s)
 	c.fill(now, s)
 	c.finish(now, id, w)
 }

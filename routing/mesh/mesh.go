@@ -31,7 +31,8 @@ type Mesh struct {
 	gossip  netip.AddrPort      // as advertised
 	ring    *memberlist.Keyring // safe for concurrent use
 	base    time.Time
-	disk    disk
+	telling backlog   // registers that the owner is to be told of; then
+	disk    backlog   // those that are to be written
 	aliveAt time.Time // owned by runUpkeep
 	links   *gate
 
@@ -67,7 +68,7 @@ func New(o Options) (*Mesh, error) {
 	}
 	m := &Mesh{
 		opt: o, log: o.Logger, metrics: o.Metrics, notify: newNotifier(o.Logger, o.OnEvent, o.OnChange),
-		keyPrints: keyPrints(o.Fleet, o.Keys), base: time.Now(), disk: disk{wake: make(chan struct{}, 1)}, links: newGate(),
+		keyPrints: keyPrints(o.Fleet, o.Keys), base: time.Now(), telling: newBacklog(), disk: newBacklog(), links: newGate(),
 		pipes: map[uint64]*pipe{}, results: map[uint64]chan result{}, known: map[string]knownPeer{},
 		ready: make(chan struct{}), joinKick: make(chan struct{}, 1), metaKick: make(chan struct{}, 1),
 	}
@@ -133,7 +134,7 @@ func (m *Mesh) step(input func(*core, instant) *effects) {
 // carry queues the effects of a step. The caller holds m.mu, which keeps them in order.
 func (m *Mesh) carry(o *effects) {
 	for _, s := range o.saves {
-		m.disk.push(s)
+		m.telling.push(s)
 	}
 	for _, s := range o.sends {
 		if p := m.pipes[s.link]; p != nil {
@@ -157,8 +158,10 @@ func (m *Mesh) carry(o *effects) {
 	}
 	for _, r := range o.results {
 		if ch := m.results[r.token]; ch != nil {
-			delete(m.results, r.token)
-			ch <- r // has room for one
+			if !r.onDisk {
+				delete(m.results, r.token)
+			}
+			ch <- r // has room for both
 		}
 	}
 	for _, e := range o.events {
@@ -278,7 +281,12 @@ func (m *Mesh) Run(ctx context.Context) error {
 	for _, r := range m.Registers("") {
 		m.opt.OnRegister(r)
 	}
-	saved.Go(func() { m.runDisk(diskCtx) })
+	saved.Go(func() {
+		written, allTold := context.WithCancel(context.WithoutCancel(ctx))
+		saved.Go(func() { m.runDisk(written) })
+		m.runTell(diskCtx)
+		allTold()
+	})
 	m.mu.Lock()
 	m.dialing = ctx
 	m.mu.Unlock()

@@ -105,7 +105,7 @@ func (h *history) result(n *simNode, r result) {
 			a.holders[name] = h.wiped[name]
 		}
 	}
-	if w.level == WaitAll && len(r.missing) == 0 {
+	if w.level == WaitAll && len(r.missing) == 0 && !r.onDisk {
 		for _, p := range h.s.running() {
 			if mb := n.core.members[p.name]; p != n && mb != nil && mb.live(h.s.epoch().Add(h.s.now)) && !slices.Contains(r.applied, p.name) {
 				h.fail("%s waited for all, yet %s, which it takes for live, has not confirmed %s", n.name, p.name, w.key)

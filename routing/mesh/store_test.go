@@ -143,6 +143,48 @@ func TestUnwritableDiskRefusesSetButNotMerge(t *testing.T) {
 	eventually(t, "the disk's failure is reported", func() bool { return a.saw("registers.disk theirs") })
 }
 
+// TestSpreadIsAheadOfTheDisk: a write that is spread reaches the others, and both owners, while the writer's disk is busy; it
+// is acknowledged only when that is done, and refused when that fails.
+func TestSpreadIsAheadOfTheDisk(t *testing.T) {
+	f := newFleet(t)
+	a := f.start("a", func(o *Options) { o.DataDir = t.TempDir() })
+	b := f.start("b", func(o *Options) { o.DataDir = t.TempDir() }, a)
+	whole(t, a, b)
+	busy, err := a.store.db.Begin(true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	onDisk, done := make(chan struct{}), make(chan Ack)
+	go func() {
+		ack, err := a.Spread(t.Context(), "k", json.RawMessage(`1`), time.Hour, func() { close(onDisk) })
+		if err != nil {
+			t.Error(err)
+		}
+		done <- ack
+	}()
+	eventually(t, "both are told", func() bool { return len(a.told("k")) == 1 && len(b.told("k")) == 1 })
+	select {
+	case <-onDisk:
+		t.Error("it counts as on disk")
+	case <-done:
+		t.Error("it is acknowledged")
+	default:
+	}
+	if err := busy.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	<-onDisk
+	if ack := <-done; !slices.Equal(ack.Applied, []string{"a", "b"}) || len(a.told("k")) != 1 {
+		t.Errorf("%+v, told %v", ack, a.told("k"))
+	}
+	if err := a.store.close(); err != nil { // as good as a disk that fails
+		t.Fatal(err)
+	}
+	if _, err := a.Spread(t.Context(), "lost", json.RawMessage(`1`), time.Hour, func() { t.Error("it counts as on disk") }); err == nil {
+		t.Error("a write that is not durable was acknowledged")
+	}
+}
+
 func TestUnreadableRecordsAreSkipped(t *testing.T) {
 	dir := t.TempDir()
 	s, _, err := openStore(dir, noon())

@@ -159,6 +159,12 @@ func validating() []requirement {
 			b.get("http://a.test/")
 			return b.get("http://a.test/").Result == Hit
 		}},
+	}
+}
+
+// restricting is section 4.3.5 and more of section 5.
+func restricting() []requirement {
+	return []requirement{
 		{"4.3.5", "SHOULD renew or drop what it has of a URL by a HEAD", func(b *bench) bool {
 			b.answers(200, "old", "Cache-Control: max-age=1, stale-if-error=600")
 			b.get("http://a.test/")

@@ -30,7 +30,7 @@ func hits(b *bench, lines ...string) bool {
 }
 
 func requirements() []requirement {
-	return slices.Concat(storing(), partial(), reusing(), validating(), fields())
+	return slices.Concat(storing(), partial(), reusing(), validating(), restricting(), fields())
 }
 
 // storing are sections 3 and 4.4.

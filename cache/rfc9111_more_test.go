@@ -102,7 +102,9 @@ func validating() []requirement {
 			b.get("http://a.test/", "X-A: 2")
 			return b.get("http://a.test/", "X-A: 1").body == "varied" && b.get("http://a.test/", "X-A: 3").body == "plain"
 		}},
-		{"4.1", "Vary: * always fails to match", func(b *bench) bool { return !hits(b, cacheable, "Vary: *") && !hits(newBench(b.t), cacheable, "Vary: X-A", "Vary: *") }},
+		{"4.1", "Vary: * always fails to match", func(b *bench) bool {
+			return !hits(b, cacheable, "Vary: *") && !hits(newBench(b.t), cacheable, "Vary: X-A", "Vary: *")
+		}},
 		{"4.2", "MUST NOT let local time zones influence an age", func(b *bench) bool {
 			for _, zone := range []int{-12, 0, 14} {
 				n := newBench(b.t, func(o *Options) {

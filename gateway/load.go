@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"encoding/json"
 	"maps"
 	"math"
 	"slices"
@@ -117,6 +118,30 @@ type spillReport struct {
 	Share  float64 `json:"share,omitempty"`  // of the clients
 	Beyond uint32  `json:"beyond,omitempty"` // distance of the nearest of them in microseconds; 0: drawn by a hash
 	Fit    float64 `json:"fit,omitempty"`    // the share of its capacity that it can take, where that is not all of it
+}
+
+// UnmarshalJSON takes what other versions tell, too: the first told the share alone, as a number. What it does not know
+// counts as nothing told, since the report around it must not be lost.
+func (r *spillReport) UnmarshalJSON(b []byte) error {
+	type plain spillReport
+	var p plain
+	if json.Unmarshal(b, &p.Share) != nil && json.Unmarshal(b, &p) != nil {
+		p = plain{}
+	}
+	*r = spillReport(p)
+	return nil
+}
+
+// decodeReport reads a report of this version or another.
+func decodeReport(b []byte) (r report, err error) {
+	if err := json.Unmarshal(b, &r); err != nil {
+		return report{}, err
+	}
+	if r.Spill == nil {
+		r.Spill = r.OldSpill
+	}
+	r.OldSpill = nil
+	return r, nil
 }
 
 // spills are the controls of what this node's region sends on, by service. Only the speaker's count; the others follow

@@ -80,3 +80,36 @@ func TestReportForgetsServices(t *testing.T) {
 		t.Errorf("what is told of a service outlives it: %+v", r.Strain)
 	}
 }
+
+// TestReportsOfOtherVersions: what a region sends on is read in each form that it had, and one that nobody knows yet loses
+// nothing else of a report.
+func TestReportsOfOtherVersions(t *testing.T) {
+	told := spillReport{Share: 0.25, Beyond: 7000, Fit: 0.5}
+	now, err := json.Marshal(report{Pools: map[string]string{"web": "up"}, Spill: map[string]spillReport{"web": told}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		text string
+		want spillReport
+	}{
+		{string(now), told},
+		{`{"pools":{"web":"up"},"spill":{"web":0.25}}`, spillReport{Share: 0.25}},
+		{`{"pools":{"web":"up"},"spill":{"web":{"share":0.25,"beyond":7000,"fit":0.5}}}`, told},
+		{`{"pools":{"web":"up"},"spilling":{"web":["another form"]}}`, spillReport{}},
+	} {
+		r, err := decodeReport([]byte(c.text))
+		if err != nil || r.Pools["web"] != "up" || r.Spill["web"] != c.want || r.OldSpill != nil {
+			t.Errorf("%s: %+v, %v", c.text, r, err)
+		}
+	}
+	var first struct {
+		Spill map[string]float64 `json:"spill"`
+	}
+	if err := json.Unmarshal(now, &first); err != nil {
+		t.Errorf("the first version drops this one's report: %v", err)
+	}
+	if _, err := decodeReport([]byte(`[`)); err == nil {
+		t.Error("no report at all is taken for one")
+	}
+}

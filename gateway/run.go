@@ -37,6 +37,9 @@ func (n *Node) Run(ctx context.Context, stop <-chan struct{}) error {
 		g.Go(func() error { return n.shareRTT(ctx) })
 		g.Go(func() error { return n.shareLimits(ctx) })
 		g.Go(func() error { return n.mesh.Run(ctx) })
+		if n.wire != nil {
+			g.Go(func() error { return n.runNetwork(ctx) })
+		}
 		g.Go(func() error { return n.observers.run(ctx) })
 		g.Go(func() error { return n.runKeys(ctx) })
 		g.Go(func() error { return n.watchCerts(ctx) })
@@ -249,8 +252,9 @@ func (n *Node) member(m mesh.Member, now time.Time) member {
 		return member{Member: m, report: n.ownReport(now), fresh: true}
 	}
 	out := member{Member: m}
-	if m.Report != nil && now.Sub(m.ReportAt) <= reportMaxAge && json.Unmarshal(m.Report, &out.report) == nil {
-		out.fresh = true
+	if m.Report != nil && now.Sub(m.ReportAt) <= reportMaxAge {
+		report, err := decodeReport(m.Report)
+		out.report, out.fresh = report, err == nil
 	}
 	return out
 }

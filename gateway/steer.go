@@ -62,6 +62,7 @@ func (n *Node) steerBy(o *proxy.Options, c *configs.Config) {
 	o.Better, o.ToldRTT = n.better, n.toldRTT
 	if len(c.Listen.HTTPS) > 0 {
 		_, o.AltSvcPort, _ = net.SplitHostPort(c.Listen.HTTPS[0])
+		o.AltSvcH3 = c.Listen.HTTP3
 	}
 }
 

@@ -21,7 +21,9 @@ type report struct {
 	Keys     []string                     `json:"keys,omitempty"`      // fingerprints of the mesh keys, the one that encrypts first
 	KeysKept bool                         `json:"keys_kept,omitempty"` // they are kept over a restart
 	Load     float64                      `json:"load,omitempty"`      // clients' requests a second of this node
-	Spill    map[string]spillReport       `json:"spill,omitempty"`     // by service: what this region sends on
+	Spill    map[string]spillReport       `json:"spilling,omitempty"`  // by service: what this region sends on
+	// OldSpill is what versions tell instead that have spillReport in another form; this one only reads it.
+	OldSpill map[string]spillReport `json:"spill,omitempty"`
 	// Strain is how its services bear their load here; absent for those without any.
 	Strain map[string]strainReport `json:"strain,omitempty"`
 	Push   []string                `json:"push,omitempty"` // the targets of dns.push that its config has

@@ -34,10 +34,12 @@ const (
 	drillLasts   = 20 * time.Second
 	readers      = 4 // of each node
 	pauseNode    = 4 * time.Second
+	badNetwork   = 5 * time.Second // how long a region is cut off, and how long much is lost on its ways
+	drillLoss    = 10              // percent
 )
 
-// purgeDrill changes objects and purges them, reads them everywhere, kills a region and stops a node of another meanwhile,
-// and then looks for reads that were older than they may be.
+// purgeDrill changes objects and purges them, reads them everywhere, kills a region, stops a node of another, cuts it off and lets its
+// packets get lost meanwhile, and then looks for reads that were older than they may be.
 func purgeDrill(ctx context.Context, s *session) error {
 	if err := s.phase(ctx, "before", time.Second); err != nil {
 		return err
@@ -95,8 +97,10 @@ func (s *session) purgeFaults(ctx context.Context) error {
 		if s.now().After(end) {
 			return nil
 		}
-		if err := s.standStill(ctx, other); err != nil {
-			return err
+		for _, fault := range []func(context.Context, lab.Region) error{s.standStill, s.cutOff, s.loseMuch} {
+			if err := fault(ctx, other); err != nil {
+				return err
+			}
 		}
 		s.say("killing every process of %s", s.target.Name)
 		s.struck()
@@ -132,6 +136,26 @@ func (s *session) standStill(ctx context.Context, region lab.Region) error {
 		return fmt.Errorf("let %s go on: %w", node.Name, again)
 	}
 	return err
+}
+
+// cutOff parts a region from the others for a while, and with its clients and origins it goes on.
+func (s *session) cutOff(ctx context.Context, region lab.Region) error {
+	s.say("the nodes of %s and all others hear nothing of each other for %s", region.Name, badNetwork)
+	return s.trouble(ctx, region, lab.Trouble{Cut: true})
+}
+
+// loseMuch lets a region's ways to the others lose much of what goes there for a while.
+func (s *session) loseMuch(ctx context.Context, region lab.Region) error {
+	s.say("%d%% is lost between the nodes of %s and all others for %s", drillLoss, region.Name, badNetwork)
+	return s.trouble(ctx, region, lab.Trouble{Loss: drillLoss})
+}
+
+func (s *session) trouble(ctx context.Context, region lab.Region, t lab.Trouble) error {
+	err := s.control.SetTrouble(ctx, region.Name, t)
+	if err == nil {
+		err = pause(ctx, badNetwork)
+	}
+	return errors.Join(err, s.control.SetTrouble(context.WithoutCancel(ctx), region.Name, lab.Trouble{}))
 }
 
 // purgeWriters change objects. Each object has one writer, so that its versions are in order.

@@ -68,6 +68,7 @@ type Options struct {
 	// Better tells of a region that a client should rather be in than here; optional.
 	Better     func(service string, client netip.Addr) (Better, bool)
 	AltSvcPort string // of the HTTPS listeners, for Alt-Svc; empty: none
+	AltSvcH3   bool   // they have HTTP/3 beside them
 
 	Waits func(service string) *Waits             // counts what requests wait for this region's origins; optional
 	Seen  func(service string, client netip.Addr) // told of the clients of some requests (Conn.Sample); optional

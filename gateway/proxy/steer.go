@@ -55,5 +55,9 @@ func (x *exchange) alternative(host, region string) {
 	}
 	x.p.o.Metrics.steered.WithLabelValues(x.p.o.Region, region, "alt_svc").Inc()
 	x.steeredTo = region
-	x.w.altSvc = `h2="` + host + ":" + x.p.o.AltSvcPort + `"; ma=` + strconv.Itoa(int(altSvcAge.Seconds()))
+	at := `="` + host + ":" + x.p.o.AltSvcPort + `"; ma=` + strconv.Itoa(int(altSvcAge.Seconds()))
+	x.w.altSvc = "h2" + at
+	if x.p.o.AltSvcH3 { // first, as it is to be preferred
+		x.w.altSvc = "h3" + at + ", " + x.w.altSvc
+	}
 }

@@ -80,6 +80,10 @@ func TestSteeredByAltSvc(t *testing.T) {
 			t.Errorf("%s: %d %q, Alt-Svc %q, want %q", target, resp.StatusCode, body, resp.Header.Get("Alt-Svc"), want)
 		}
 	}
+	g.proxy.o.AltSvcH3 = true
+	if resp, _ := g.get("GET", "https:///"); resp.Header.Get("Alt-Svc") != `h3="us.shop.test:8443"; ma=300, h2="us.shop.test:8443"; ma=300` {
+		t.Errorf("with HTTP/3: %v", resp.Header)
+	}
 	if resp, _ := g.get("GET", "https:///", "Host: us.shop.test"); resp.Header.Get("Alt-Svc") != "" {
 		t.Errorf("one who asks by a region's name is told of another: %v", resp.Header)
 	}

@@ -73,6 +73,18 @@ func (t *clients) admit(k clientKey, l *configs.Limits, now time.Time) (reason s
 	return "", true
 }
 
+// strained tells whether a client has used half of what it may have. From then on it must prove its address before anything
+// is charged to it, where the protocol lets others forge that: they can't use up the other half.
+func (t *clients) strained(k clientKey, l *configs.Limits, now time.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c := t.byKey[k]
+	if c == nil {
+		return false
+	}
+	return 2*c.open >= l.ConnectionsPerClient || c.limiter != nil && l.ConnectionRate > 0 && 2*c.limiter.TokensAt(now) <= float64(c.limiter.Burst())
+}
+
 // admitPeer counts a connection of another node in: only the total bounds it.
 func (t *clients) admitPeer(l *configs.Limits) (reason string, ok bool) {
 	t.mu.Lock()

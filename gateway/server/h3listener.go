@@ -78,8 +78,10 @@ func (s *Server) newQUIC(beside net.Addr, cfg *tls.Config) (l, tcp *listener, er
 	q := &quicListener{udp: udp}
 	l = &listener{kind: httpsListener, tls: h3TLS(cfg), handler: tcp.handler, quic: q}
 	q.transport = &quic.Transport{
-		Conn:                udp,
-		VerifySourceAddress: func(net.Addr) bool { return q.handshakes.Load() >= h3Unverified },
+		Conn: udp,
+		VerifySourceAddress: func(from net.Addr) bool {
+			return q.handshakes.Load() >= h3Unverified || s.clients.strained(keyOf(addrPort(from).Addr()), s.limits(), s.now())
+		},
 		ConnContext: func(ctx context.Context, info *quic.ClientInfo) (context.Context, error) {
 			return s.admitQUIC(ctx, l, info)
 		},

@@ -48,7 +48,8 @@ func (c *conn) cutStalled(now time.Time, idle time.Duration) {
 		q.cut(now, idle)
 	}
 	if h3 != nil {
-		if quiet {
+		// First it is told to go, so that a request that is on its way is either taken or known not to be.
+		if quiet && h3.retire(true, last, now) {
 			_ = c.Close()
 		}
 		return

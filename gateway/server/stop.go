@@ -122,8 +122,11 @@ func (s *Server) stop(parent context.Context, grace time.Duration) StopReport {
 		s.metrics.cut.Inc()
 		s.log.Warn("stopping: a request was cut", h.attrs()...)
 	}
-	s.cutAll(ctx)
+	ended := s.cutAll(ctx)
 	s.closeQUIC()
+	if ended {
+		s.serving.Wait() // only now: until then a QUIC listener may have begun to serve one more connection
+	}
 	s.log.Info("stopped", "finished", report.Finished, "cut", len(report.Cut))
 	return report
 }
@@ -249,8 +252,8 @@ func (h Held) attrs() []any {
 		slog.String("proto", h.Proto), slog.Duration("age", h.Age), slog.String("remote", h.Remote)}
 }
 
-// cutAll closes what is left and waits a little for its handlers to end.
-func (s *Server) cutAll(ctx context.Context) {
+// cutAll closes what is left and waits a little for its handlers to end. It tells whether they did.
+func (s *Server) cutAll(ctx context.Context) bool {
 	_ = s.h1Feed.Close()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cutWait)
 	defer cancel()
@@ -263,14 +266,13 @@ func (s *Server) cutAll(ctx context.Context) {
 			_ = c.Close()
 		})
 		if left == 0 && s.inFlight.Load() == 0 {
-			break
+			return true
 		}
 		select {
 		case <-ctx.Done():
 			s.log.Warn("stopping: handlers still run though their connections are closed", "requests", s.inFlight.Load())
-			return
+			return false
 		case <-poll.C:
 		}
 	}
-	s.serving.Wait()
 }

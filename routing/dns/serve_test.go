@@ -17,7 +17,6 @@ import (
 
 	mdns "github.com/miekg/dns"
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/net/ipv4"
 )
 
 // running is a server on real sockets.
@@ -196,11 +195,33 @@ func TestSendFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer heard.Close()
+	client, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	p, err := newPackets(conn, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	clients := []*net.UDPConn{client, heard}
+	for _, from := range clients {
+		if _, err := from.WriteTo([]byte("query"), conn.LocalAddr()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n, err := p.read(); n != 2 || err != nil {
+		t.Fatal(n, err)
+	}
+	for i, from := range clients {
+		if msg, addr, ok := p.query(i); string(msg) != "query" || addr != from.LocalAddr().(*net.UDPAddr).AddrPort() || !ok {
+			t.Fatalf("%q of %v, %t", msg, addr, ok)
+		}
+	}
 	// The first can't be sent; the second still is.
-	r.send(ipv4.NewPacketConn(conn), []ipv4.Message{
-		{Buffers: [][]byte{[]byte("x")}, Addr: &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}},
-		{Buffers: [][]byte{[]byte("y")}, Addr: heard.LocalAddr()},
-	})
+	p.answer(0, 0, make([]byte, 1<<17))
+	p.answer(1, 1, append(p.room(1), 'y'))
+	p.write(2, r.metrics.droppedWrite.Inc)
 	if v := counter(t, r.reg, "landfall_dns_dropped_total", "write"); v != 1 {
 		t.Errorf("counted %v", v)
 	}

@@ -251,11 +251,22 @@ func (j *journal) rewriteLocked(f journalFile) error {
 // touch notes that the process runs.
 func (j *journal) touch(now time.Time) { _ = os.Chtimes(j.path, now, now) }
 
+// close closes the file, at the latest when a disk that hangs lets go of it.
 func (j *journal) close() {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.file != nil {
-		_ = j.file.Close()
-		j.file = nil
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		if j.file != nil {
+			_ = j.file.Close()
+			j.file = nil
+		}
+	}()
+	timer := time.NewTimer(journalPatience)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
 	}
 }

@@ -76,7 +76,7 @@ type JWT struct {
 	JWKS     string            `yaml:"jwks" doc:"URL of the issuer's keys (RFC 7517): https, or http on loopback." required:"true"`
 	Audience StringList        `yaml:"audience" doc:"The claim aud must name one of these." required:"true"`
 	Leeway   Duration          `yaml:"leeway" doc:"How much clocks may differ." default:"30s" min:"0s" max:"5m"`
-	Refresh  Duration          `yaml:"refresh" doc:"When the keys are fetched again; a shorter max-age of theirs is heeded, down to a minute. A token that names a key which is not there has them fetched too, at most every 10 seconds." default:"15m" min:"1m" max:"24h"`
+	Refresh  Duration          `yaml:"refresh" doc:"When the keys are fetched again; a shorter max-age of theirs is heeded, down to a minute. A token that names a key which is not there has them fetched too, at most every 2 seconds: so long, and the time of a fetch, may a new key go unknown, whatever keys others invent." default:"15m" min:"1m" max:"24h"`
 	Stale    Duration          `yaml:"stale" doc:"For how much longer the keys serve when they can't be fetched; then requests get a 503." default:"24h" min:"0s" max:"30d"`
 	Require  map[string]string `yaml:"require" doc:"Claims that must have this value, or hold it as an element of a list or as a word, as scope does; others get a 403."`
 	Headers  map[string]string `yaml:"headers" doc:"Header fields that tell the origin a claim's value, in place of the client's own; they count for the cache's key."`

@@ -85,6 +85,7 @@ type Node struct {
 	turned      controls   // under controlling
 	purgeTrack  *purgeTrack
 	purgeWriter *purgeWriter
+	wire        *network // simulated; nil: as it is
 	purgeEvents eventLimit
 	doubts      atomic.Bool // of what an earlier process left in the cache on disk
 
@@ -247,7 +248,12 @@ func (n *Node) openMesh(c *configs.Config) error {
 		n.fleet = &solo{self: n.selfAlone, now: n.o.Now, onRegister: n.onRegister, registers: map[string]soloRegister{}}
 		return nil
 	}
-	n.peers = upstream.NewPeerTransport(upstream.PeerOptions{TLS: n.creds.Client, Resolve: n.peerAddr, Delay: n.peerDelay})
+	peers := upstream.PeerOptions{TLS: n.creds.Client, Resolve: n.peerAddr, Delay: n.peerDelay}
+	if n.o.Network != "" {
+		n.wire = newNetwork(n.o.Network)
+		peers.Dial = n.dialPeer
+	}
+	n.peers = upstream.NewPeerTransport(peers)
 	n.closers = append(n.closers, n.peers.CloseIdleConnections)
 	bind, err := listenAddrPort(n.id.on(c.Listen.Mesh))
 	if err != nil {
@@ -304,13 +310,6 @@ func (n *Node) peerDelay(name string) time.Duration {
 		}
 	}
 	return 0
-}
-
-func (n *Node) delay() func(string) time.Duration {
-	if len(n.o.Latency) == 0 {
-		return nil
-	}
-	return func(region string) time.Duration { return n.o.Latency[region] }
 }
 
 func meshKeys(list configs.StringList) ([][]byte, error) {

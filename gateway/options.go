@@ -31,6 +31,9 @@ type Options struct {
 
 	// Latency delays what this node sends to nodes of a region, one way: simulated distance, for labs and drills.
 	Latency map[string]time.Duration
+	// Network is a file that says which regions this node can't reach and how much is lost on the way, looked at again and
+	// again: simulated trouble, for labs and drills. Empty: none. See parseNetwork.
+	Network string
 
 	Logger *slog.Logger
 	Print  func(line string) // for people and scripts: one line a listener, then "ready"

@@ -37,6 +37,9 @@ func (n *Node) Run(ctx context.Context, stop <-chan struct{}) error {
 		g.Go(func() error { return n.shareRTT(ctx) })
 		g.Go(func() error { return n.shareLimits(ctx) })
 		g.Go(func() error { return n.mesh.Run(ctx) })
+		if n.wire != nil {
+			g.Go(func() error { return n.runNetwork(ctx) })
+		}
 		g.Go(func() error { return n.observers.run(ctx) })
 		g.Go(func() error { return n.runKeys(ctx) })
 		g.Go(func() error { return n.watchCerts(ctx) })

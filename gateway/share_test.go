@@ -44,7 +44,7 @@ services: {web: {hosts: [shop.test], purgers: [127.0.0.0/8], pools: {any: {origi
 	for i, host := range hosts {
 		fleet = append(fleet, launch(t, Options{
 			ConfigFile: file, Name: names[i], Region: strings.SplitN(names[i], "-", 2)[0], Bind: host, Admin: host + ":" + port[3],
-			DataDir: filepath.Join(t.TempDir(), names[i]),
+			DataDir: filepath.Join(t.TempDir(), names[i]), Network: s.file(names[i] + ".network"),
 		}))
 	}
 	for _, p := range fleet {

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -18,7 +17,7 @@ import (
 
 // aSocket is a WebSocket as a client sees it, frame by frame.
 type aSocket struct {
-	net.Conn
+	io.WriteCloser
 	in *bufio.Reader
 }
 
@@ -62,11 +61,9 @@ func (s *aSocket) next() (code byte, text string, err error) {
 // go test ./gateway -run SocketsAreTold -sockets 1000
 var socketCount = flag.Int("sockets", 150, "WebSockets to take through a stop")
 
-// WebSockets through a stop: each works until the grace is over, is told to go by a Close frame (1001), and ends
-// in order. None is cut before.
-func TestSocketsAreToldToGo(t *testing.T) {
-	const grace = 3 * time.Second
-	count := *socketCount
+// socketSite runs a node before an origin that echoes WebSockets, which gives them so much grace when it stops.
+func socketSite(t *testing.T, grace time.Duration) (*process, *site) {
+	t.Helper()
 	u := origin(t, func(w http.ResponseWriter, r *http.Request) {
 		c, err := websocket.Accept(w, r, nil)
 		if err != nil {
@@ -80,13 +77,22 @@ func TestSocketsAreToldToGo(t *testing.T) {
 			}
 		}
 	})
-	p := start(t, Options{ConfigFile: write(t, filepath.Join(t.TempDir(), "fleet.yaml"), fmt.Sprintf(`
-listen: {http: ["127.0.0.1:0"]}
+	s := newSite(t)
+	return start(t, Options{ConfigFile: write(t, s.file("fleet.yaml"), fmt.Sprintf(`
+listen: {http: ["127.0.0.1:0"], https: ["127.0.0.1:0"], http_redirect: false}
+tls: {certificates: [{cert: web.pem, key: web.key}]}
 limits: {connections_per_client: 2000}
 shutdown: {dns_wait: 0s, grace: %s}
 services: {web: {hosts: [shop.test], pools: {any: {origins: ["%s"]}}, pool: {breaker: {requests: 2000, connections: 2000}}}}
-`, grace, u))})
-	sockets := make([]*aSocket, count)
+`, grace, u))}), s
+}
+
+// WebSockets through a stop: each works until the grace is over, is told to go by a Close frame (1001), and ends
+// in order. None is cut before.
+func TestSocketsAreToldToGo(t *testing.T) {
+	const grace = 3 * time.Second
+	p, _ := socketSite(t, grace)
+	sockets := make([]*aSocket, *socketCount)
 	for i := range sockets {
 		var err error
 		if sockets[i], err = dialSocket(p.listen["http"]); err != nil {
@@ -94,6 +100,12 @@ services: {web: {hosts: [shop.test], pools: {any: {origins: ["%s"]}}, pool: {bre
 		}
 		defer func() { _ = sockets[i].Close() }()
 	}
+	throughAStop(t, p, grace, sockets)
+}
+
+// throughAStop stops a node and holds each socket to the promise.
+func throughAStop(t *testing.T, p *process, grace time.Duration, sockets []*aSocket) {
+	t.Helper()
 	begun := time.Now()
 	p.leave()
 	var running sync.WaitGroup

@@ -76,6 +76,13 @@ func TestReachable(t *testing.T) {
 				{Observer: "c1", ObserverRegion: "c", Watches: []string{"x2"}}, {Observer: "d1", ObserverRegion: "d", Watches: []string{}},
 			}, "majority", false, "unreachable from a (a1), b (b1); 2 of 2 regions must agree",
 		},
+		"those of a region who look can't be heard, others of it can": {
+			[]Observation{
+				sees("a1", "a", "x1"), sees("b1", "b", "x1"), {Observer: "c1", ObserverRegion: "c", Watches: []string{"x1"}, Unheard: true},
+				{Observer: "c2", ObserverRegion: "c", Watches: []string{"x2"}}, sees("d1", "d"),
+			}, "majority", true,
+			"unreachable from a (a1), b (b1), reached from d (d1), no word from those who look in c; 3 of 4 regions must agree",
+		},
 		"who has a link has": {
 			[]Observation{sees("a1", "a", "x1"), {Observer: "c1", ObserverRegion: "c", Watches: []string{"x1"}}},
 			"majority", true, "unreachable from a (a1), reached from c (c1); 2 of 2 regions must agree",

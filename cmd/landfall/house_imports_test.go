@@ -17,6 +17,7 @@ var floors = map[string]int{
 	"landfall/routing":       1,
 	"landfall/cache/disk":    1,
 	"landfall/cache/history": 1,
+	"landfall/cache/replay":  1,
 
 	"landfall/cache":            2,
 	"landfall/gateway/canary":   2,
@@ -54,8 +55,8 @@ var floors = map[string]int{
 // line, its config file, its admin API and what it serves, never by its parts.
 var outside = map[string][]string{
 	"landfall/deploy/storm": {},
-	"landfall/deploy/lab":   {"landfall/gateway/admin", "landfall/gateway/certs", "landfall/gateway/upstream"},
-	"landfall/deploy/drill": {"landfall/cache/history", "landfall/deploy/lab", "landfall/gateway/admin"},
+	"landfall/deploy/lab":   {"landfall/cache/replay", "landfall/gateway/admin", "landfall/gateway/certs", "landfall/gateway/upstream"},
+	"landfall/deploy/drill": {"landfall/cache/history", "landfall/cache/replay", "landfall/deploy/lab", "landfall/gateway/admin"},
 }
 
 // banned imports, with what to do instead. Tests may use them.

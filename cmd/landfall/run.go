@@ -59,6 +59,7 @@ Every flag has an environment twin: --region is LANDFALL_REGION.`,
 	f.StringVar(&o.DataDir, "data", "", "folder for what is kept over a restart: registers, known peers, ACME certificates")
 	f.StringVar(&o.Admin, "admin", "", "address (or http URL) of the admin API, instead of listen.admin")
 	f.StringSliceVar(&latency, "latency", nil, "REGION=DURATION: delay what is sent to a region's nodes, one way; for labs and drills")
+	f.StringVar(&o.Network, "network", "", "file with lines REGION cut, or REGION loss 5%: what the way to other regions' nodes suffers, as it says at the time; for labs and drills")
 	return c
 }
 

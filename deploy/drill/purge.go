@@ -34,10 +34,12 @@ const (
 	drillLasts   = 20 * time.Second
 	readers      = 4 // of each node
 	pauseNode    = 4 * time.Second
+	badNetwork   = 5 * time.Second // how long a region is cut off, and how long much is lost on its ways
+	drillLoss    = 10              // percent
 )
 
-// purgeDrill changes objects and purges them, reads them everywhere, kills a region and stops a node of another meanwhile,
-// and then looks for reads that were older than they may be.
+// purgeDrill changes objects and purges them, reads them everywhere, kills a region, stops a node of another, cuts it off and lets its
+// packets get lost meanwhile, and then looks for reads that were older than they may be.
 func purgeDrill(ctx context.Context, s *session) error {
 	if err := s.phase(ctx, "before", time.Second); err != nil {
 		return err
@@ -52,7 +54,7 @@ func purgeDrill(ctx context.Context, s *session) error {
 	defer ended()
 	client := &http.Client{Timeout: 3 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 2 * readers, DisableCompression: true}}
 	defer client.CloseIdleConnections()
-	w := &purgeWriters{s: s, client: client, version: make([]int, drillObjects), report: out}
+	w := &purgeWriters{s: s, client: client, admin: &http.Client{Timeout: controlPatience}, version: make([]int, drillObjects), report: out}
 	for object := range drillObjects {
 		w.write(ctx, object) // so that there is something to read
 	}
@@ -95,8 +97,10 @@ func (s *session) purgeFaults(ctx context.Context) error {
 		if s.now().After(end) {
 			return nil
 		}
-		if err := s.standStill(ctx, other); err != nil {
-			return err
+		for _, fault := range []func(context.Context, lab.Region) error{s.standStill, s.cutOff, s.loseMuch} {
+			if err := fault(ctx, other); err != nil {
+				return err
+			}
 		}
 		s.say("killing every process of %s", s.target.Name)
 		s.struck()
@@ -134,10 +138,31 @@ func (s *session) standStill(ctx context.Context, region lab.Region) error {
 	return err
 }
 
+// cutOff parts a region from the others for a while, and with its clients and origins it goes on.
+func (s *session) cutOff(ctx context.Context, region lab.Region) error {
+	s.say("the nodes of %s and all others hear nothing of each other for %s", region.Name, badNetwork)
+	return s.trouble(ctx, region, lab.Trouble{Cut: true})
+}
+
+// loseMuch lets a region's ways to the others lose much of what goes there for a while.
+func (s *session) loseMuch(ctx context.Context, region lab.Region) error {
+	s.say("%d%% is lost between the nodes of %s and all others for %s", drillLoss, region.Name, badNetwork)
+	return s.trouble(ctx, region, lab.Trouble{Loss: drillLoss})
+}
+
+func (s *session) trouble(ctx context.Context, region lab.Region, t lab.Trouble) error {
+	err := s.control.SetTrouble(ctx, region.Name, t)
+	if err == nil {
+		err = pause(ctx, badNetwork)
+	}
+	return errors.Join(err, s.control.SetTrouble(context.WithoutCancel(ctx), region.Name, lab.Trouble{}))
+}
+
 // purgeWriters change objects. Each object has one writer, so that its versions are in order.
 type purgeWriters struct {
 	s      *session
 	client *http.Client
+	admin  *http.Client
 	report *PurgeReport
 
 	mu      sync.Mutex
@@ -216,7 +241,7 @@ func (w *purgeWriters) purge(ctx context.Context, object, how int) {
 func (w *purgeWriters) purgeAnywhere(ctx context.Context, req admin.PurgeRequest) (res admin.PurgeResult, err error) {
 	err = errors.New("no node was asked")
 	for _, region := range w.s.fleet.Regions {
-		api := admin.NewClient(region.Nodes[0].Admin(), "", &http.Client{Timeout: controlPatience})
+		api := admin.NewClient(region.Nodes[0].Admin(), "", w.admin)
 		res, err = api.Purge(ctx, req, admin.WaitAll, 0)
 		api.Close()
 		if err == nil || ctx.Err() != nil {

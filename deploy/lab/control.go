@@ -32,7 +32,7 @@ func (l *Lab) serveControl(ctx context.Context) error {
 // maxConnections bounds the connections to the control API, and those through the way in to the admin API.
 const maxConnections = 128
 
-// controlHandler answers GET /lab, POST /lab/regions/{region}/kill and …/start. No web page has any business here, so a
+// controlHandler answers GET /lab, POST /lab/regions/{region}/kill, …/start and …/network. No web page has any business here, so a
 // request that a browser sent for one is refused: by its Origin, or by a Host that a page's own name server made lead here.
 func (l *Lab) controlHandler() http.Handler {
 	mux := http.NewServeMux()
@@ -54,6 +54,7 @@ func (l *Lab) controlHandler() http.Handler {
 	}
 	mux.HandleFunc("POST /lab/regions/{region}/kill", act(l.KillRegion))
 	mux.HandleFunc("POST /lab/regions/{region}/start", act(l.StartRegion))
+	mux.HandleFunc("POST /lab/regions/{region}/network", l.serveTrouble)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host, _, err := net.SplitHostPort(r.Host)
 		if a, notIP := netip.ParseAddr(host); err != nil || host != "localhost" && (notIP != nil || !a.IsLoopback()) || r.Header.Get("Origin") != "" {
@@ -154,6 +155,12 @@ func (c Control) KillRegion(ctx context.Context, region string) error {
 // StartRegion starts a region's processes again.
 func (c Control) StartRegion(ctx context.Context, region string) error {
 	_, err := c.call(ctx, http.MethodPost, "/lab/regions/"+url.PathEscape(region)+"/start")
+	return err
+}
+
+// SetTrouble breaks or mends the network between a region and the others.
+func (c Control) SetTrouble(ctx context.Context, region string, t Trouble) error {
+	_, err := c.call(ctx, http.MethodPost, fmt.Sprintf("/lab/regions/%s/network?cut=%t&loss=%d", url.PathEscape(region), t.Cut, t.Loss))
 	return err
 }
 

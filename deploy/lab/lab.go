@@ -49,6 +49,7 @@ type Lab struct {
 	processes map[string]*process // by name
 	up        bool                // it was started; from now on a process that ends by itself is news
 	stopping  bool
+	troubles  map[string]Trouble // by region
 }
 
 // Start lays a lab out, starts all of its processes and waits until every node is ready. What it started before a failure
@@ -190,7 +191,7 @@ func (l *Lab) nodeArgs(r Region, n Node) []string {
 	}
 	return []string{"run", "--config", filepath.Join(l.fleet.Dir, "fleet.yaml"), "--node", n.Name, "--region", r.Name,
 		"--bind", n.Addr.String(), "--advertise", n.Addr.String(), "--data", filepath.Join(l.fleet.Dir, n.Name),
-		"--admin", fmt.Sprintf("%s:%d", n.Addr, adminPort), "--latency", strings.Join(delays, ",")}
+		"--admin", fmt.Sprintf("%s:%d", n.Addr, adminPort), "--latency", strings.Join(delays, ","), "--network", l.networkFile(n)}
 }
 
 // KillRegion ends every process of a region at once, as a power cut would.

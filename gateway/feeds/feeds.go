@@ -1,12 +1,14 @@
 package feeds
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"reflect"
 	"slices"
@@ -34,6 +36,11 @@ type Options struct {
 	Metrics *Metrics
 	Logger  *slog.Logger
 	Now     func() time.Time
+
+	// TakeOver is after how long without a word of a node its share of a stream goes to the others; 0: 15 s.
+	TakeOver time.Duration
+	// Dial opens connections to the servers; nil: net.Dialer.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
 // Feeds are the sources and webhooks of a configuration. Safe for concurrent use.
@@ -49,6 +56,10 @@ type Feeds struct {
 
 // New makes Feeds without any; Set gives them.
 func New(o Options) *Feeds {
+	o.TakeOver = cmp.Or(o.TakeOver, takeOver)
+	if o.Dial == nil {
+		o.Dial = (&net.Dialer{Timeout: connectWait}).DialContext
+	}
 	return &Feeds{o: o, running: map[string]*source{}, hooks: map[string]*hook{}}
 }
 
@@ -146,6 +157,11 @@ const (
 	retryLast  = 30 * time.Second
 	batchSize  = 256
 	atOnce     = 64 // purges of one source under way
+
+	takeOver    = 15 * time.Second
+	connectWait = 5 * time.Second
+	// maxWhy bounds the reason that goes along with an event that was set aside, in bytes.
+	maxWhy = 512
 )
 
 // start begins to consume a stream; callers hold mu.
@@ -295,6 +311,15 @@ func (s *source) carryOut(ctx context.Context, data []byte) (result string, err 
 		return failed, err
 	}
 	return purged, nil
+}
+
+// ackWait bounds each word to a server: that an event is done, or was set aside.
+func (s *source) ackWait() time.Duration { return s.f.o.TakeOver / 3 }
+
+// why is the reason that goes along with an event that was set aside.
+func why(err error) string {
+	text := err.Error()
+	return strings.ToValidUTF8(text[:min(len(text), maxWhy)], "")
 }
 
 // excerpt is the begin of an event in printable form.

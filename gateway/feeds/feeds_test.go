@@ -38,15 +38,21 @@ type taker struct {
 }
 
 func newTaker(t *testing.T, node string, c configs.Purge) *taker {
+	return newTakerBy(t, node, c, func(o *Options) { o.TakeOver = 6 * time.Second })
+}
+
+func newTakerBy(t *testing.T, node string, c configs.Purge, set func(*Options)) *taker {
 	k := &taker{t: t, reg: prometheus.NewRegistry()}
-	k.feeds = New(Options{
+	o := Options{
 		Node: node, Purge: k.purge, Metrics: NewMetrics(k.reg), Logger: slog.New(slog.DiscardHandler), Now: time.Now,
 		Event: func(kind, subject, detail string) {
 			k.mu.Lock()
 			defer k.mu.Unlock()
 			k.events = append(k.events, kind+" "+subject+": "+detail)
 		},
-	})
+	}
+	set(&o)
+	k.feeds = New(o)
 	k.feeds.Set(c)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
@@ -214,6 +220,7 @@ func natsServer(t *testing.T) (*server.Server, jetstream.JetStream) {
 }
 
 func TestNATS(t *testing.T) {
+	t.Parallel()
 	s, js := natsServer(t)
 	c := configs.PurgeSource{NATS: configs.StringList{s.ClientURL()}, Stream: "CATALOG", Subject: "catalog.shop.>", Durable: "landfall", Poison: "poison", Map: bySKU}
 	publish := func(event string) {
@@ -235,6 +242,7 @@ func TestNATS(t *testing.T) {
 }
 
 func TestKafka(t *testing.T) {
+	t.Parallel()
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(4, "catalog-events"), kfake.SeedTopics(1, "poison"))
 	if err != nil {
 		t.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"time"
 
@@ -12,11 +13,22 @@ import (
 )
 
 const (
-	// natsAckWait is after how long an event whose taker says nothing more goes to another node.
-	natsAckWait = 15 * time.Second
-	natsPoll    = 2 * time.Second
-	natsAgain   = time.Second // before an event that failed comes again
+	natsPoll  = 2 * time.Second
+	natsAgain = time.Second // before an event that failed comes again
 )
+
+// dialer is Options.Dial as nats.go wants it.
+type dialer struct {
+	ctx context.Context
+	o   Options
+}
+
+// Dial implements nats.CustomDialer.
+func (d dialer) Dial(network, addr string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(d.ctx, connectWait)
+	defer cancel()
+	return d.o.Dial(ctx, network, addr)
+}
 
 // consumeNATS consumes a JetStream stream by a durable pull consumer that all nodes share.
 func (s *source) consumeNATS(ctx context.Context) error {
@@ -24,7 +36,7 @@ func (s *source) consumeNATS(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	options := []nats.Option{nats.Name("landfall " + s.f.o.Node), nats.MaxReconnects(-1), nats.Timeout(5 * time.Second)}
+	options := []nats.Option{nats.Name("landfall " + s.f.o.Node), nats.MaxReconnects(-1), nats.Timeout(connectWait), nats.SetCustomDialer(dialer{ctx, s.f.o})}
 	if secure != nil {
 		options = append(options, nats.Secure(secure))
 	}
@@ -67,7 +79,7 @@ func (s *source) durable(ctx context.Context, js jetstream.JetStream) (jetstream
 		return nil, fmt.Errorf("the stream %s: %w", s.c.Stream, err)
 	}
 	consumer, err = js.CreateOrUpdateConsumer(ctx, s.c.Stream, jetstream.ConsumerConfig{
-		Durable: s.c.Durable, FilterSubject: s.c.Subject, AckPolicy: jetstream.AckExplicitPolicy, AckWait: natsAckWait,
+		Durable: s.c.Durable, FilterSubject: s.c.Subject, AckPolicy: jetstream.AckExplicitPolicy, AckWait: s.f.o.TakeOver,
 		DeliverPolicy: jetstream.DeliverNewPolicy, MaxAckPending: 8 * batchSize, Description: "purges of landfall",
 	})
 	if err != nil {
@@ -111,17 +123,19 @@ func (s *source) natsMessage(ctx context.Context, nc *nats.Conn, m jetstream.Msg
 	}
 	return message{
 		data: m.Data(), at: at,
-		nack: func() { _ = m.NakWithDelay(natsAgain) }, // unheard, it comes again after natsAckWait
+		nack: func() { _ = m.NakWithDelay(natsAgain) }, // unheard, it comes again after TakeOver
 		ack: func(aside error) {
 			var err error
 			switch {
 			case aside == nil:
-				err = m.DoubleAck(context.WithoutCancel(ctx))
+				ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.ackWait())
+				defer cancel()
+				err = m.DoubleAck(ctx)
 			case s.c.Poison == "":
-				err = m.TermWithReason(aside.Error())
+				err = m.TermWithReason(why(aside))
 			default:
-				if err = nc.PublishMsg(&nats.Msg{Subject: s.c.Poison, Data: m.Data(), Header: nats.Header{"Landfall-Error": {aside.Error()}}}); err == nil {
-					err = m.TermWithReason(aside.Error())
+				if err = nc.PublishMsg(&nats.Msg{Subject: s.c.Poison, Data: m.Data(), Header: nats.Header{"Landfall-Error": {why(aside)}}}); err == nil {
+					err = m.TermWithReason(why(aside))
 				}
 			}
 			if err != nil { // it comes again, and purging twice does no harm

@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -212,6 +213,44 @@ func TestRotation(t *testing.T) {
 	}
 	if _, err := v.Verify(t.Context(), byA); err == nil {
 		t.Error("a token of a key that is gone is still taken")
+	}
+}
+
+// TestInventedKeys: whoever invents keys keeps a real new one from being fetched for askEvery at most, and does not make the
+// gateway hammer the issuer.
+func TestInventedKeys(t *testing.T) {
+	a, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	b, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	s := newIssuer(t, public(a, "a", ""))
+	v, c := s.verifier(t, Policy{})
+	if _, err := v.Verify(t.Context(), sign(t, jose.ES256, a, "a", usual(c))); err != nil {
+		t.Fatal(err)
+	}
+	byB := sign(t, jose.ES256, b, "b", usual(c))
+	const step, spans = 50 * time.Millisecond, 10
+	attack := func(i int) {
+		if _, err := v.Verify(t.Context(), sign(t, jose.ES256, b, fmt.Sprint("invented ", i), usual(c))); err == nil {
+			t.Fatal("an invented key")
+		}
+		c.add(step)
+	}
+	i := 0
+	for ; i < int(spans*askEvery/step); i++ {
+		attack(i)
+	}
+	if n := s.fetches.Load(); n > spans+2 {
+		t.Errorf("%d fetches in %s under attack", n, spans*askEvery)
+	}
+	s.publish(public(a, "a", ""), public(b, "b", ""))
+	published := c.now()
+	for ; ; i++ {
+		if _, err := v.Verify(t.Context(), byB); err == nil {
+			break
+		}
+		if waited := c.now().Sub(published); waited > askEvery {
+			t.Fatalf("the new key is unknown %s after it was published", waited)
+		}
+		attack(i)
 	}
 }
 

@@ -20,13 +20,15 @@ import (
 )
 
 const (
-	maxSet     = 1 << 20 // bytes of a JWK set
-	maxKeys    = 100
-	leastRSA   = 2048 // bits (RFC 7518 section 3.3)
-	fetchTime  = 5 * time.Second
-	patience   = 2 * time.Second  // that a request waits for keys that it can't do without
-	tryEvery   = time.Second      // after a fetch that failed
-	askEvery   = 10 * time.Second // for a key that the set had not
+	maxSet    = 1 << 20 // bytes of a JWK set
+	maxKeys   = 100
+	leastRSA  = 2048 // bits (RFC 7518 section 3.3)
+	fetchTime = 5 * time.Second
+	patience  = 2 * time.Second // that a request waits for keys that it can't do without
+	tryEvery  = time.Second     // after a fetch that failed
+	// askEvery is for a key that the set had not. Anybody can name keys that nobody has, so this is also for how long
+	// others' inventions may keep a real new key from being fetched.
+	askEvery   = 2 * time.Second
 	leastFresh = time.Minute
 )
 

@@ -30,8 +30,8 @@ type gatekeeper struct {
 	late     bool     // the limit counts by what only the check of identities tells
 }
 
-func (l *Lasting) gatekeeper(service string, s *configs.Service, r *configs.Route, p *Proxy) *gatekeeper {
-	g := &gatekeeper{route: r, limit: l.limit(service, r), jwt: l.jwtGate(r, p), forward: l.forwardGate(r), identity: strippedHeaders(s), users: newUserList(r.BasicAuth)}
+func (l *Lasting) gatekeeper(limit string, s *configs.Service, r *configs.Route, p *Proxy) *gatekeeper {
+	g := &gatekeeper{route: r, limit: l.limit(limit, r.RateLimit), jwt: l.jwtGate(r, p), forward: l.forwardGate(r), identity: strippedHeaders(s), users: newUserList(r.BasicAuth)}
 	if r.RateLimit != nil {
 		name, header := strings.CutPrefix(r.RateLimit.By, "header:")
 		g.late = header && slices.Contains(identityHeaders(r), http.CanonicalHeaderKey(name))

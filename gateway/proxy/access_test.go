@@ -172,3 +172,40 @@ func bcryptOf(t *testing.T, password string) string {
 	}
 	return string(hash)
 }
+
+// Routes that are alike in all that a limit is known by have limits of their own, over a reload too.
+func TestLimitsOfAlikeRoutes(t *testing.T) {
+	l, now := NewLasting(), time.Unix(1_800_000_000, 0)
+	defer l.Close()
+	routes := func(bursts ...int) (out []configs.Route) {
+		for _, b := range bursts {
+			out = append(out, configs.Route{Match: configs.Match{Path: "/x", Flag: "new"}, RateLimit: &configs.RateLimit{By: "route", Scope: "local", Rate: 0.001, Burst: b}})
+		}
+		return append(out, configs.Route{})
+	}
+	bursts := func(routes []configs.Route) (got [2]int) {
+		for i, name := range limitNames("web", routes)[:2] {
+			limit := l.limit(name, routes[i].RateLimit)
+			for at := now; ; got[i]++ {
+				if ok, _ := limit.Take(1, at); !ok {
+					break
+				}
+			}
+		}
+		return got
+	}
+	if got := bursts(routes(2, 5)); got != [2]int{2, 5} {
+		t.Error("bursts:", got)
+	}
+	now = now.Add(time.Hour * 24 * 365)
+	c := &configs.Config{Services: map[string]*configs.Service{"web": {Routes: routes(3, 4)}}}
+	l.mu.Lock()
+	l.keepLimits(c, now)
+	l.mu.Unlock()
+	if got := bursts(c.Services["web"].Routes); got != [2]int{3, 4} {
+		t.Error("after a reload:", got)
+	}
+	if names := limitNames("web", c.Services["web"].Routes); names[2] != "" || names[0] == names[1] {
+		t.Errorf("%q", names)
+	}
+}

@@ -16,21 +16,32 @@ type heldLimit struct {
 	fleet bool
 }
 
-// limitName is what a limit is known by, here and on other nodes: a route's path and methods in its service, and whom it
-// counts. What it allows may change.
-func limitName(service string, r *configs.Route) string {
-	c := r.RateLimit
-	return fmt.Sprintf("%s %s %s flag=%s by=%s %s", service, strings.Join(r.Match.Methods, ","), r.Match.Path, r.Match.Flag, c.By, c.Scope)
+// limitNames are what the limits of a service's routes are known by, here and on other nodes: a route's path and methods in its
+// service, and whom it counts. What it allows may change. Of routes that are alike in all of this each has a limit of its
+// own, by their order; a route without a limit has no name.
+func limitNames(service string, routes []configs.Route) []string {
+	names, alike := make([]string, len(routes)), map[string]int{}
+	for i := range routes {
+		r, c := &routes[i], routes[i].RateLimit
+		if c == nil {
+			continue
+		}
+		name := fmt.Sprintf("%s %s %s flag=%s by=%s %s", service, strings.Join(r.Match.Methods, ","), r.Match.Path, r.Match.Flag, c.By, c.Scope)
+		if alike[name]++; alike[name] > 1 {
+			name = fmt.Sprintf("%s #%d", name, alike[name])
+		}
+		names[i] = name
+	}
+	return names
 }
 
-// limit is the rate limit of a route; nil where it has none. A new one allows what c says at once; one that is there does
+// limit is the rate limit of a route, by its name; nil where it has none. A new one allows what c says at once; one that is there does
 // once InForce says so.
-func (l *Lasting) limit(service string, r *configs.Route) *ratelimit.Limit {
-	c := r.RateLimit
+func (l *Lasting) limit(name string, c *configs.RateLimit) *ratelimit.Limit {
 	if c == nil {
 		return nil
 	}
-	name, terms, single := limitName(service, r), ratelimit.Terms{Rate: float64(c.Rate), Burst: c.Burst}, c.By == "route"
+	terms, single := ratelimit.Terms{Rate: float64(c.Rate), Burst: c.Burst}, c.By == "route"
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	h, ok := l.limits[name]
@@ -50,13 +61,12 @@ func (l *Lasting) limit(service string, r *configs.Route) *ratelimit.Limit {
 func (l *Lasting) keepLimits(c *configs.Config, now time.Time) {
 	used := map[string]bool{}
 	for service, s := range c.Services {
-		for i := range s.Routes {
+		for i, name := range limitNames(service, s.Routes) {
 			r := &s.Routes[i]
-			if r.RateLimit == nil {
+			if name == "" {
 				continue
 			}
-			name := limitName(service, r)
-			if h, ok := l.limits[name]; ok && !used[name] {
+			if h, ok := l.limits[name]; ok {
 				h.terms = ratelimit.Terms{Rate: float64(r.RateLimit.Rate), Burst: r.RateLimit.Burst}
 				h.SetTerms(h.terms, now)
 				l.limits[name] = h

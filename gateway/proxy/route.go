@@ -66,7 +66,7 @@ func newHostTable(c *configs.Config, p *Proxy) (hostTable, error) {
 	for _, name := range ServiceNames(c) {
 		s := &service{name: name, config: c.Services[name], paths: pathRulesOf(c.Services[name].Paths)}
 		t.named[name] = s
-		classes := guardClasses(s.config.Routes)
+		classes, limits := guardClasses(s.config.Routes), limitNames(name, s.config.Routes)
 		for i := range s.config.Routes {
 			r := &s.config.Routes[i]
 			policy, err := upstream.PolicyFrom(*r)
@@ -75,7 +75,7 @@ func newHostTable(c *configs.Config, p *Proxy) (hostTable, error) {
 			}
 			key := keyPolicy(r)
 			s.plans = append(s.plans, plan{
-				route: r, pattern: s.paths.pattern(r.Match.Path), guards: classes[i], policy: policy, meter: new(meter), gate: l.gatekeeper(name, s.config, r, p),
+				route: r, pattern: s.paths.pattern(r.Match.Path), guards: classes[i], policy: policy, meter: new(meter), gate: l.gatekeeper(limits[i], s.config, r, p),
 				key: key, keyed: key.Digest(), negative: negativeTTLs(r.Cache),
 				canary: l.canaryPlan(name, r.Canary, p.o.Metrics), variant: flagVariant(r.Match.Flag),
 			})

@@ -36,6 +36,10 @@ func (x *exchange) serveCached() *refusal {
 	fetch := func(ctx context.Context, r *http.Request) (*http.Response, error) {
 		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{Got1xxResponse: hints.forward})
 		resp, tr, err := x.fetchShared(r.WithContext(ctx), coding, body)
+		if err == nil && resp.Header[headerFault] != nil { // another node's word on this answer, not on those that the cache makes of it
+			tr.Fault = resp.Header.Get(headerFault)
+			resp.Header.Del(headerFault)
+		}
 		x.trail.Store(&tr)
 		if err != nil {
 			return nil, err

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -44,17 +45,75 @@ func benchHit(b *testing.B, size int) {
 func BenchmarkHit1KiB(b *testing.B) { benchHit(b, 1<<10) }
 func BenchmarkHit1MiB(b *testing.B) { benchHit(b, 1<<20) }
 
-// TestHitAllocations: what a hit allocates doesn't grow with the object.
+// TestHitAllocations: what a hit allocates, in number and in bytes, doesn't grow with the object.
 func TestHitAllocations(t *testing.T) {
-	for _, size := range []int{10, 3 << 20} {
+	for _, size := range []int{1 << 10, 1 << 20, 3 << 20} {
 		b := newBench(t)
 		b.answers(200, strings.Repeat("x", size), cacheable, "Vary: Accept-Encoding")
 		b.get("http://a.test/")
 		r := httptest.NewRequest("GET", "http://a.test/", nil)
 		w, v := &sink{header: make(http.Header)}, view(r)
-		if n := testing.AllocsPerRun(100, func() { b.cache.Serve(w, r, v, Policy{}, b.fetch) }); n > 4 {
+		hit := func() { b.cache.Serve(w, r, v, Policy{}, b.fetch) }
+		if n := testing.AllocsPerRun(100, hit); n > 4 {
 			t.Errorf("%v allocations for %d bytes", n, size)
 		}
+		least := uint64(1 << 40) // of some tries, as other goroutines allocate, too
+		for range 5 {
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			for range 100 {
+				hit()
+			}
+			runtime.ReadMemStats(&after)
+			least = min(least, (after.TotalAlloc-before.TotalAlloc)/100)
+		}
+		if least > 512 {
+			t.Errorf("%d bytes for %d", least, size)
+		}
+	}
+}
+
+// TestHitTakesNoLock: hits are answered while every lock of the store is held, each by somebody who never lets go.
+func TestHitTakesNoLock(t *testing.T) {
+	b := newBench(t)
+	b.answers(200, "body", cacheable, "Vary: Accept-Encoding, X-A", "Surrogate-Key: a b", `Etag: "1"`)
+	for i := range 100 {
+		b.get(fmt.Sprint("http://a.test/", i))
+	}
+	b.cache.Purge(Purge{Service: "shop", Key: "other"})
+	b.settled()
+	c := b.cache
+	c.life.Lock()
+	defer c.life.Unlock()
+	c.store.budget.mu.Lock()
+	defer c.store.budget.mu.Unlock()
+	for i := range c.store.shards {
+		c.store.shards[i].mu.Lock()
+		defer c.store.shards[i].mu.Unlock()
+	}
+	for i := range c.generations.parts {
+		c.generations.parts[i].mu.Lock()
+		defer c.generations.parts[i].mu.Unlock()
+	}
+	done := make(chan int, 1)
+	go func() {
+		hits := 0
+		for i := range 100 {
+			for _, lines := range [][]string{nil, {"Range: bytes=1-2"}, {`If-None-Match: "1"`}} {
+				if b.get(fmt.Sprint("http://a.test/", i), lines...).Result == Hit {
+					hits++
+				}
+			}
+		}
+		done <- hits
+	}()
+	select {
+	case hits := <-done:
+		if hits != 300 {
+			t.Errorf("%d of 300 were hits", hits)
+		}
+	case <-time.After(30 * time.Second):
+		t.Error("a hit waits for a lock")
 	}
 }
 

@@ -14,6 +14,7 @@ type directives struct {
 	noStore, noCache, private, public  bool
 	mustRevalidate, proxyRevalidate    bool
 	onlyIfCached                       bool
+	mustUnderstand, immutable          bool
 	maxAge, sMaxAge                    int64 // seconds or absent
 	staleWhileRevalidate, staleIfError int64 // seconds or absent
 }
@@ -90,6 +91,10 @@ func (d *directives) add(one directive) {
 		d.mustRevalidate = true
 	case "proxy-revalidate":
 		d.proxyRevalidate = true
+	case "must-understand":
+		d.mustUnderstand = true
+	case "immutable":
+		d.immutable = true
 	case "only-if-cached":
 		d.onlyIfCached = true
 	case "max-age":

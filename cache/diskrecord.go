@@ -16,7 +16,7 @@ import (
 const diskVersion = 1
 
 // keptBits are those of an object's state that never change.
-const keptBits = isLicensed | isNoCache | hasUpstream | isCoded
+const keptBits = isLicensed | isNoCache | hasUpstream | isCoded | isImmutable
 
 // diskHash is what the records of a URL are found by. Unlike the hash in memory it is the same after a restart, and can't
 // be aimed at by who makes up URLs.
@@ -142,7 +142,8 @@ func (l *loaded) key() Key {
 // answers tells whether a record is the variant for a request.
 func (l *loaded) answers(k *Key, header http.Header) (key, selected bool) {
 	l.key()
-	return l.matches(k, header)
+	key, selected, _ = l.matches(k, header)
+	return key, selected
 }
 
 // object links the record to its cells. size is of its body.

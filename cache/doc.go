@@ -11,7 +11,8 @@
 // Expires) or with a validator and max-age=0 or no-cache;
 // 200, 203, 204, 300, 301 and 308 without any freshness when the route's policy gives a TTL. An error status is stored
 // only when the origin itself gives it freshness. There is no heuristic freshness. Never stored, and no option changes
-// it: no-store (also with must-understand), private (with or without field names), Set-Cookie, 206, 304, `Vary: *`, a
+// it: no-store (but beside must-understand on a known status), private (with or without field names), Set-Cookie, 206, 304,
+// 428, 429, 431, 511 (RFC 6585), `Vary: *`, a
 // Vary on a field that the gateway itself writes, responses with trailers, text/event-stream, bodies that end early or
 // late, answers to requests with a body, and answers to requests with Authorization unless public, must-revalidate or
 // s-maxage allows it (RFC 9111 section 3.5). The same licence is asked before a stored response answers a request with

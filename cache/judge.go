@@ -59,7 +59,7 @@ func judge(a answer, p Policy) judgement {
 		status: a.status, date: date, received: a.received, length: a.length,
 		initialAge: initialAge(a.header, date, a.asked, a.received), lifetimes: life,
 		etag: validETag(a.header.Get("Etag")), varyNames: names,
-		licensed: licensed, aged: len(a.header["Age"]) > 0,
+		licensed: licensed, aged: len(a.header["Age"]) > 0, immutable: cc.immutable,
 	}
 	m.lastModified, _ = parseDate(a.header.Get("Last-Modified"))
 	keys, purgeable := surrogateKeys(a.header)
@@ -67,9 +67,9 @@ func judge(a answer, p Policy) judgement {
 	m.fresh = p.jittered(m.fresh, a.received)
 	j := judgement{meta: m}
 	switch {
-	case a.status < 200 || a.status == http.StatusPartialContent || a.status == http.StatusNotModified:
+	case neverStored(a.status) || cc.mustUnderstand && http.StatusText(a.status) == "":
 		j.refusal = byStatus
-	case cc.noStore:
+	case cc.noStore && !cc.mustUnderstand: // section 5.2.2.3: beside it, no-store is for caches that don't know the status
 		j.refusal = byNoStore
 	case cc.private:
 		j.refusal = byPrivate
@@ -99,6 +99,17 @@ func judge(a answer, p Policy) judgement {
 		j.meta.prepare(a.header, dated)
 	}
 	return j
+}
+
+// neverStored tells the statuses that are not final, that this cache combines with nothing (206) or takes for a word on what
+// it has (304), and those of which RFC 6585 says so.
+func neverStored(status int) bool {
+	switch status {
+	case http.StatusPartialContent, http.StatusNotModified, http.StatusPreconditionRequired, http.StatusTooManyRequests,
+		http.StatusRequestHeaderFieldsTooLarge, http.StatusNetworkAuthenticationRequired:
+		return true
+	}
+	return status < 200
 }
 
 // policyStatus tells the statuses whose freshness a policy may give. RFC 9110 section 15.1 also allows 404, 405, 410,

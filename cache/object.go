@@ -31,6 +31,7 @@ type meta struct {
 	initialAge   time.Duration
 	licensed     bool     // may answer requests with Authorization (section 3.5)
 	aged         bool     // came with Age
+	immutable    bool     // doesn't change while it is fresh (RFC 8246)
 	coded        bool     // its content coding can be undone
 	keys         []string // surrogate keys
 	groups       []string // cache groups
@@ -76,6 +77,7 @@ const (
 	isGone                  // it has left the store
 	isEvicted               // the budget dropped it
 	isCoded                 // a Recoder applied its content coding; never changes either
+	isImmutable             // is not refreshed while it is fresh (RFC 8246); nor this
 )
 
 func (o *object) is(bit uint32) bool { return o.state.Load()&bit != 0 }
@@ -114,6 +116,9 @@ func (c *Cache) newObject(k Key, m *meta, request http.Header, body [][]byte, b 
 	}
 	if len(m.upstream) > 0 {
 		o.set(hasUpstream)
+	}
+	if m.immutable {
+		o.set(isImmutable)
 	}
 	if m.coded {
 		o.set(isCoded)

@@ -49,10 +49,10 @@ func TestPack(t *testing.T) {
 	if o.key() != k || !slices.Equal(o.varyNames(), m.varyNames) || o.path() != "/ä" || o.etag() != `W/"x"` {
 		t.Errorf("%+v %q %q", o.key(), o.varyNames(), o.etag())
 	}
-	if same, selected := o.matches(&k, request); !same || !selected {
+	if same, selected, _ := o.matches(&k, request); !same || !selected {
 		t.Error("it doesn't match its own request")
 	}
-	if _, selected := o.matches(&k, http.Header{"Accept-Encoding": {"br"}}); selected {
+	if _, selected, _ := o.matches(&k, http.Header{"Accept-Encoding": {"br"}}); selected {
 		t.Error("absent is empty")
 	}
 	d := o.details()

@@ -183,19 +183,21 @@ func (o *object) path() string {
 // isOf tells whether the object is of a URL, in whatever scheme and port.
 func (o *object) isOf(u urlKey) bool { return o.key().url() == u }
 
-// matches tells whether the object is of a key, and if so, whether it is the variant for a request.
-func (o *object) matches(k *Key, request http.Header) (key, selected bool) {
+// matches tells whether the object is of a key, and if so, whether it is the variant for a request: by the fields that its
+// Vary names, or as it has none.
+func (o *object) matches(k *Key, request http.Header) (key, selected, varies bool) {
 	c := cursor{s: o.head}
 	if o.keyAt(&c) != *k {
-		return false, false
+		return false, false, false
 	}
-	for range c.count() {
+	fields := c.count()
+	for range fields {
 		name, value, present := c.selecting()
 		if v, have := fieldValue(request, name); v != value || have != present {
-			return true, false
+			return true, false, true
 		}
 	}
-	return true, true
+	return true, true, fields > 0
 }
 
 // afterKey is a cursor behind the key.

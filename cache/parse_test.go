@@ -151,7 +151,7 @@ func FuzzVary(f *testing.F) {
 		head, _ := pack(k, &meta{varyNames: names}, first)
 		o := &object{head: string(head), cells: []*cell{{}, {}}}
 		selects := func(h http.Header) bool {
-			same, selected := o.matches(&k, h)
+			same, selected, _ := o.matches(&k, h)
 			if !same || !slices.Equal(o.varyNames(), names) {
 				t.Fatalf("%q and %q from %q", o.key(), o.varyNames(), names)
 			}

@@ -118,7 +118,7 @@ func isRepresentation(name string) bool {
 // isBodyField tells the fields that a 304 leaves out (RFC 9110 section 15.4.5).
 func isBodyField(name string) bool {
 	switch name {
-	case "Content-Length", "Content-Type", "Content-Encoding", "Content-Range":
+	case "Content-Length", "Content-Type", "Content-Encoding", "Content-Range", "Content-Language":
 		return true
 	}
 	return false

@@ -3,6 +3,7 @@ package cache
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -29,7 +30,7 @@ func hits(b *bench, lines ...string) bool {
 }
 
 func requirements() []requirement {
-	return append(append(storing(), reusing()...), fields()...)
+	return slices.Concat(storing(), partial(), reusing(), validating(), restricting(), fields())
 }
 
 // storing are sections 3 and 4.4.

@@ -95,7 +95,7 @@ func (x *exchange) reuse(o *object) (out Outcome, done bool) {
 	n := note{hit: true, ttl: floorSeconds(o.remaining(x.now)), detail: x.detail}
 	switch {
 	case fresh:
-		if x.policy.RefreshAhead > 0 && o.remaining(x.now) < time.Duration(x.policy.RefreshAhead*float64(o.fresh)) {
+		if x.policy.RefreshAhead > 0 && !o.is(isImmutable) && o.remaining(x.now) < time.Duration(x.policy.RefreshAhead*float64(o.fresh)) {
 			x.refresh(o) // it is in use, so it will be asked for again
 		}
 		return x.writeObject(o, n, Hit), true
@@ -153,7 +153,8 @@ func (x *exchange) forward(found found) Outcome {
 		return x.writeTimeout()
 	}
 	revalidates := found.object != nil && found.object.validatable()
-	partial := x.r.Method == http.MethodHead || x.header["Range"] != nil
+	// A HEAD of what is stored renews that, as its answer would say whether it still holds (section 4.3.5).
+	partial := x.r.Method == http.MethodHead && found.object == nil || x.r.Method == http.MethodGet && x.header["Range"] != nil
 	if x.request.noStore || (partial && !revalidates) {
 		x.fillBehind()
 		return x.passShared(reason)
@@ -364,10 +365,12 @@ func (x *exchange) passMethod() Outcome {
 
 func (x *exchange) invalidate(h http.Header) {
 	x.forget(x.key)
-	for _, name := range groups(h["Cache-Group-Invalidation"]) {
-		x.c.generations.purge(x.key.group(name), false, x.c.now())
-		x.c.generations.recorded(x.key.group(name), "", false, x.c.now())
-		x.c.wantSweep()
+	names := groups(h["Cache-Group-Invalidation"])
+	for _, name := range names {
+		x.c.Purge(Purge{Service: x.key.Service, Group: name, Origin: x.key.origin()})
+	}
+	if len(names) > 0 && x.policy.GroupsInvalidated != nil {
+		x.policy.GroupsInvalidated(x.key.origin(), names)
 	}
 	base := &url.URL{Scheme: x.key.Scheme, Host: x.key.authority(), Path: "/"}
 	if u, err := url.ParseRequestURI(x.key.Path); err == nil {

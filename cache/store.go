@@ -81,20 +81,21 @@ func (f found) reason() string {
 	return fwdURIMiss
 }
 
-// lookup is the matching variant with the latest Date, and of those the newest (RFC 9111 section 4.1). hash is that of the
-// key's URL. Without the shard's lock it may overlook an object while the index grows.
+// lookup is the matching variant with the latest Date, and of those the newest (RFC 9111 section 4); one that matches by its
+// Vary comes before those without (section 4.1), as an origin may forget to send it. hash is that of the key's URL. Without the shard's lock it may overlook an object while the index grows.
 func (sh *shard) lookup(hash uint64, key *Key, header http.Header) (f found) {
+	best := false // f.object has a Vary
 	for o := sh.index.first(hash); o != nil; o = o.chain.Load() {
 		if o.hash != hash {
 			continue
 		}
-		same, selected := o.matches(key, header)
+		same, selected, varies := o.matches(key, header)
 		if !same || o.purged() {
 			continue
 		}
 		f.others = true
-		if selected && (f.object == nil || o.date().After(f.object.date())) {
-			f.object = o
+		if selected && (f.object == nil || varies && !best || varies == best && o.date().After(f.object.date())) {
+			f.object, best = o, varies
 		}
 	}
 	return f
@@ -212,7 +213,7 @@ func (sh *shard) put(u urlKey, f *fill, o *object, floor uint64) (out []*object,
 		if !old.isOf(u) {
 			continue
 		}
-		if same, selected := old.matches(&f.key, f.header); same && selected {
+		if same, selected, _ := old.matches(&f.key, f.header); same && selected {
 			out = append(out, old)
 		} else {
 			variants++

@@ -125,7 +125,7 @@ func (v view) observations() []healthcheck.Observation {
 		case m.State == mesh.Dead:
 			continue
 		case !m.Reachable:
-			o.Unheard = true
+			o.Unheard, o.Watches = true, m.Watches
 		default:
 			o.Watches, o.Unreachable = m.Watches, m.Unreachable
 		}

@@ -111,7 +111,7 @@ func drillCommand() *cobra.Command {
 	c.Flags().Uint64Var(&o.Seed, "seed", 1, "picks the region and what the clients ask for")
 	c.Flags().StringVar(&o.Region, "region", "", "the region to strike (default: the seed picks one)")
 	c.Flags().Float64Var(&o.Rate, "rate", 25, "requests a second from each place")
-	c.Flags().DurationVar(&o.For, "for", 0, "how long the purge drill lasts (default 20s)")
+	c.Flags().DurationVar(&o.For, "for", 0, "how long the purge drill and the offload drill last (default 20s)")
 	output.add(c)
 	c.AddCommand(drillListCommand(), drillStormCommand())
 	return c

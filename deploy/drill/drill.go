@@ -19,7 +19,7 @@ type Options struct {
 	Seed    uint64        // picks the region, and what the clients ask for
 	Region  string        // overrides the seed's choice; empty: the seed chooses
 	Rate    float64       // requests a second from each place, more than 0 and at most MaxRate
-	For     time.Duration // of the purge drill: how long it lasts; 0: 20 s
+	For     time.Duration // of the purge and the offload drill: how long they last; 0: 20 s
 	Control string        // address of the lab's control API, as lab.ControlAddr tells
 	Out     io.Writer
 }
@@ -42,6 +42,7 @@ func Drills() []Drill {
 		{"strict-residency", "kill the only region where a service's clients may be served: no DNS answer and no other region takes them, and explain says why", strictResidency, steeringRate},
 		{"learnt-rtt", "make a region slow for one network: what is measured beats geography, that network alone is led elsewhere, and home once it is near again", learntRTT, steeringRate},
 		{"purge", "writers change objects and purge them with wait=all while a region is killed (SIGKILL) and comes back and another stands still, is cut off from the rest and loses a tenth of its packets in turn: no reader ever gets what is older than a purge that a node has confirmed", purgeDrill, 0},
+		{"offload", "replay a realistic mix of requests (static files, an API with short lifetimes, personal pages; Zipf) from a cold cache: at least 85% are hits, origins get at least 85% fewer, and compression saves at least 40% of the bytes", offloadDrill, steeringRate},
 	}
 }
 

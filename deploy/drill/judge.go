@@ -92,7 +92,7 @@ func (s *session) judgeGaps(ended time.Time) {
 func (s *session) conclude(ended time.Time) {
 	rep := s.report
 	rep.fill(s.account)
-	if rep.Purge != nil { // it promises nothing of the other clients
+	if rep.Purge != nil || rep.Offload != nil { // they promise nothing of the other clients
 		rep.judge()
 		return
 	}

@@ -10,22 +10,23 @@ import (
 
 // Report is a drill's outcome.
 type Report struct {
-	Drill    string       `json:"drill"`
-	Region   string       `json:"region"`
-	Seed     uint64       `json:"seed"`
-	Passed   bool         `json:"passed"`
-	Verdict  string       `json:"verdict"` // in a sentence
-	Broken   []string     `json:"broken"`  // the promises that did not hold
-	Requests int          `json:"requests"`
-	Errors   int          `json:"errors"`
-	Retried  int          `json:"retried"`
-	Phases   []Phase      `json:"phases"`
-	GapMS    float64      `json:"gap_ms"`          // the longest time without an answer for the region's clients, from a second before it went
-	DNSMS    float64      `json:"dns_ms"`          // until no name server of another region named it any more
-	HomeMS   *float64     `json:"home_ms"`         // until a newcomer of the region was served at home again; null: never
-	Facts    []string     `json:"facts,omitempty"` // what a steering drill found
-	Purge    *PurgeReport `json:"purge,omitempty"` // of the purge drill
-	Examples []string     `json:"examples"`        // of requests that failed or were sent again, the first few
+	Drill    string         `json:"drill"`
+	Region   string         `json:"region"`
+	Seed     uint64         `json:"seed"`
+	Passed   bool           `json:"passed"`
+	Verdict  string         `json:"verdict"` // in a sentence
+	Broken   []string       `json:"broken"`  // the promises that did not hold
+	Requests int            `json:"requests"`
+	Errors   int            `json:"errors"`
+	Retried  int            `json:"retried"`
+	Phases   []Phase        `json:"phases"`
+	GapMS    float64        `json:"gap_ms"`            // the longest time without an answer for the region's clients, from a second before it went
+	DNSMS    float64        `json:"dns_ms"`            // until no name server of another region named it any more
+	HomeMS   *float64       `json:"home_ms"`           // until a newcomer of the region was served at home again; null: never
+	Facts    []string       `json:"facts,omitempty"`   // what a steering drill found
+	Purge    *PurgeReport   `json:"purge,omitempty"`   // of the purge drill
+	Offload  *OffloadReport `json:"offload,omitempty"` // of the offload drill
+	Examples []string       `json:"examples"`          // of requests that failed or were sent again, the first few
 }
 
 // fill sums the account up into a report.
@@ -59,6 +60,9 @@ func (rep *Report) judge() {
 		if p := rep.Purge; p != nil {
 			rep.Verdict = fmt.Sprintf("PASS: %d reads and %d purges, none of the reads older than a purge that its node had confirmed.", p.Reads, p.Purges)
 		}
+		if p := rep.Offload; p != nil {
+			rep.Verdict = fmt.Sprintf("PASS: %.1f%% hits, %.1f%% fewer requests at the origins, %.1f%% of the bytes saved.", 100*p.HitRate, 100*p.Offload, 100*p.BytesSaved)
+		}
 		return
 	}
 	rep.Verdict = "FAIL:"
@@ -78,6 +82,11 @@ func (rep *Report) Print(w io.Writer) {
 	_ = t.Flush() // writing to a terminal
 	if rep.Purge != nil {
 		rep.Purge.print(w)
+		fmt.Fprintf(w, "\n%s\n", rep.Verdict)
+		return
+	}
+	if rep.Offload != nil {
+		rep.Offload.print(w)
 		fmt.Fprintf(w, "\n%s\n", rep.Verdict)
 		return
 	}

@@ -77,6 +77,7 @@ func originHandler(region, name string) http.Handler {
 	versioned := versions{}
 	mux.HandleFunc("GET /versions/{id}", versioned.get)
 	mux.HandleFunc("PUT /versions/{id}", versioned.put)
+	new(replays).handle(mux)
 	mux.HandleFunc("/api/{thing}", func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 1<<20))
 		if err != nil {

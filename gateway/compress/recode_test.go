@@ -14,7 +14,7 @@ func TestRecode(t *testing.T) {
 	c, _ := newTest(t, 0)
 	for _, size := range []int{1000, 400_000} {
 		text := []byte(strings.Repeat("To be recoded, and back. ", size/25+1)[:size])
-		for _, tag := range []string{"", `"v1"`, `W/"v1"`} {
+		for _, tag := range []string{"", `"v1"`, `W/"v1"`}[:min(3, 300_000/size+1)] {
 			fresh := func(coding string) *http.Response {
 				resp := response("GET", 200, text, "Content-Type", "text/plain", "Cache-Control", "max-age=1")
 				if tag != "" {

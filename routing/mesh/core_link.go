@@ -335,7 +335,9 @@ func (c *core) takeBeat(now instant, l *link, b *beat) {
 			sent := l.sent[b.echo%sentKept]
 			if rtt := now.at.Sub(sent) - time.Duration(min(b.hold, maxHold))*time.Microsecond; rtt >= 0 && !sent.IsZero() {
 				mb.rtt.add(now.at, rtt)
-				if mb.info.Region != c.region { // those near by tell little of the distance, and much of noise
+				// Those near by tell little of the distance, and much of noise.
+				if mb.info.Region != c.region && now.at.Sub(mb.placedAt) >= placeEvery {
+					mb.placedAt = now.at
 					c.place.measured(mb.name, mb.info.Region, mb.rtt.smoothed)
 				}
 			}

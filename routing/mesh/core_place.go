@@ -67,6 +67,9 @@ func (p *place) heard(region string, at *Coordinate) {
 	}
 }
 
+// placeEvery is how often a peer's round trip counts: in restless times beats tell it four times a second.
+const placeEvery = time.Second
+
 // measured folds a round trip to a peer into this node's coordinate. Where the peer is, its region tells.
 func (p *place) measured(peer, region string, rtt time.Duration) {
 	at := p.regions[region]

@@ -59,6 +59,10 @@ func (c *core) write(now instant, id uint64, key string, value json.RawMessage, 
 	c.begin()
 	c.noteClock(now)
 	wall := c.fleetWall(now)
+	was := c.clock
+	if old, ok := c.table.entries[key]; ok { // a clock that went back must not stamp a write that its own disk then holds to be older
+		c.clock = witness(c.clock, old.Stamp)
+	}
 	c.clock = tick(c.clock, wall.UnixMilli())
 	r, err := Register{Key: key, Value: value, Stamp: c.clock, By: c.node, TTL: ttl}.canonical()
 	if err == nil {
@@ -71,6 +75,7 @@ func (c *core) write(now instant, id uint64, key string, value json.RawMessage, 
 		}
 	}
 	if err != nil {
+		c.clock = was
 		c.out.results = append(c.out.results, result{token: id, err: err})
 		return &c.out
 	}

@@ -59,7 +59,8 @@ type fleet struct {
 	ca   *x509.Certificate
 	key  *ecdsa.PrivateKey
 	ring []byte
-	uri  string // put into certificates
+	uri  string                                         // put into certificates
+	wrap func(name string, h http.Handler) http.Handler // put around a node's handler; nil: nothing
 
 	mu    sync.Mutex
 	sides map[string]string // node or region → side of the partition; absent: not cut off from anybody
@@ -191,8 +192,12 @@ func (f *fleet) prepare(name string, edit func(*Options), seeds ...*node) (*node
 	}
 	pool := x509.NewCertPool()
 	pool.AddCert(f.ca)
+	handler := n.Handler()
+	if f.wrap != nil {
+		handler = f.wrap(name, handler)
+	}
 	n.server = &http.Server{
-		Handler: n.Handler(), ErrorLog: log.New(io.Discard, "", 0), ReadHeaderTimeout: limit,
+		Handler: handler, ErrorLog: log.New(io.Discard, "", 0), ReadHeaderTimeout: limit,
 		TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool},
 	}
 	served := make(chan struct{})

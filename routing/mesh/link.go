@@ -89,7 +89,7 @@ func (p *pipe) write(w io.Writer, flush func() error, metrics *Metrics) {
 		for m != nil {
 			body = appendMessage(body[:0], m)
 			out = append(binary.AppendUvarint(out, uint64(len(body))), body...)
-			metrics.sent(m.kind().String())
+			metrics.sentMessage(m.kind())
 			taken++
 			m = nil
 			if len(out) < maxFrame {
@@ -104,7 +104,7 @@ func (p *pipe) write(w io.Writer, flush func() error, metrics *Metrics) {
 			err = flush()
 		}
 		p.left.Add(-taken)
-		metrics.bytes.WithLabelValues("out").Add(float64(len(out)))
+		metrics.traffic.out.Add(float64(len(out)))
 		if err != nil {
 			p.abort()
 			return
@@ -143,7 +143,7 @@ func (m *Mesh) read(p *pipe, r *bufio.Reader) {
 			})
 			return
 		}
-		m.metrics.bytes.WithLabelValues("in").Add(float64(len(raw) + 2))
+		m.metrics.traffic.in.Add(float64(len(raw) + 2))
 		msg, err := decodeMessage(raw)
 		if err != nil {
 			m.metrics.refused.WithLabelValues("malformed").Inc()
@@ -155,7 +155,7 @@ func (m *Mesh) read(p *pipe, r *bufio.Reader) {
 			m.metrics.refused.WithLabelValues("kind").Inc() // of a later version
 			continue
 		}
-		m.metrics.received(msg.kind().String())
+		m.metrics.receivedMessage(msg.kind())
 		m.step(func(c *core, now instant) *effects { return c.message(now, p.id, msg) })
 		select {
 		case <-p.ended:

@@ -62,6 +62,7 @@ type member struct {
 	watches     []string // whom it has links with
 	rtts        map[string]time.Duration
 	place       *Coordinate
+	placedAt    time.Time // when this node's coordinate last took its round trip
 
 	// This node's link with it.
 	wanted  bool

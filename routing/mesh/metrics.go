@@ -13,6 +13,9 @@ type Metrics struct {
 	links     prometheus.Gauge
 	skew      prometheus.Gauge
 	placing   prometheus.Gauge
+
+	// Resolved once: each of hundreds of messages a second counts.
+	pulses, traffic struct{ in, out prometheus.Counter }
 }
 
 // NewMetrics registers the metrics. It panics where they are registered already (a programming error).
@@ -55,9 +58,27 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		Name: "landfall_mesh_coordinate_error",
 		Help: "How far this node's network coordinate misses the round trips that it measures, as a share: 1.5 at the start, up to 0.5 good enough for estimates.",
 	})
+	m.pulses.in, m.pulses.out = m.messages.WithLabelValues(kindPulse.String(), "in"), m.messages.WithLabelValues(kindPulse.String(), "out")
+	m.traffic.in, m.traffic.out = m.bytes.WithLabelValues("in"), m.bytes.WithLabelValues("out")
 	reg.MustRegister(m.placing, m.members, m.messages, m.refused, m.rtt, m.registers, m.bytes, m.links, m.skew)
 	return m
 }
 
 func (m *Metrics) sent(kind string)     { m.messages.WithLabelValues(kind, "out").Inc() }
 func (m *Metrics) received(kind string) { m.messages.WithLabelValues(kind, "in").Inc() }
+
+func (m *Metrics) sentMessage(k kind) {
+	if k == kindPulse {
+		m.pulses.out.Inc()
+		return
+	}
+	m.sent(k.String())
+}
+
+func (m *Metrics) receivedMessage(k kind) {
+	if k == kindPulse {
+		m.pulses.in.Inc()
+		return
+	}
+	m.received(k.String())
+}

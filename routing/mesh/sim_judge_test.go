@@ -22,6 +22,8 @@ type jury struct {
 	onDown  func(n *simNode, region, evidence string)
 	fail    func(format string, args ...any)
 	buf     []routing.Choice
+
+	planted func(st *seat, nodes map[string][]routing.Node) // a bug that the checks must find; nil: none
 }
 
 type seat struct {
@@ -219,10 +221,14 @@ func (j *jury) deadTo(n *simNode, region string) bool {
 	return region != n.region
 }
 
-// wordless tells whether a node hears a region that has told of no link with another.
+// wordless tells whether a node hears a region, maybe its own, that has told of no link with another.
 func (j *jury) wordless(n *simNode, from, region string) (wordless bool) {
+	wordless = from == n.region
 	for _, mb := range n.core.order {
-		if from == n.region || mb.info.Region != from || mb.seen() != reachable {
+		if from == n.region && mb.info.Region == region && mb.reach.standing != untried {
+			return false
+		}
+		if mb.info.Region != from || mb.seen() != reachable {
 			continue
 		}
 		wordless = true
@@ -272,6 +278,9 @@ func (j *jury) metAll(n *simNode, region string) bool {
 
 // answer checks that among the regions that the decision names one has a node, whatever was found.
 func (j *jury) answer(n *simNode, st *seat, nodes map[string][]routing.Node) {
+	if j.planted != nil {
+		j.planted(st, nodes)
+	}
 	s := routing.Snapshot{Panic: 0.5, AllDown: -1, Services: []routing.Service{{Name: "web"}}}
 	for _, region := range j.regions {
 		dead := st.judge.Verdict(healthcheck.Subject{Region: region}).State == routing.Down || len(nodes[region]) == 0

@@ -3,6 +3,7 @@ package mesh
 import (
 	"flag"
 	"fmt"
+	"maps"
 	"slices"
 	"testing"
 	"time"
@@ -27,7 +28,7 @@ var searchFlags = flagsOf()
 
 // history is what clients of a simulated fleet were told, to be held against what the fleet knows in the end.
 type history struct {
-	t      *testing.T
+	tell   func(format string, args ...any) // a breach of an invariant
 	s      *sim
 	writes map[[2]string]wrote // by node and its write's number
 	acked  []acked
@@ -116,9 +117,20 @@ func (h *history) result(n *simNode, r result) {
 }
 
 func (h *history) fail(format string, args ...any) {
-	h.t.Helper()
-	h.t.Errorf("seed %d at %s: %s\nagain: go test ./routing/mesh -run TestSimSearch -v -sim.runs 1 -sim.seed %d",
+	h.tell("seed %d at %s: %s\nagain: go test ./routing/mesh -run TestSimSearch -v -sim.runs 1 -sim.seed %d",
 		h.s.seed, h.s.now, fmt.Sprintf(format, args...), h.s.seed)
+}
+
+// converged holds all nodes' registers against each other, one by one: digests that are wrong must not hide a difference.
+func (h *history) converged() {
+	up := h.s.running()
+	for _, n := range up[1:] {
+		if !maps.EqualFunc(n.core.table.entries, up[0].core.table.entries, func(a, b entry) bool {
+			return a.Stamp == b.Stamp && string(a.Value) == string(b.Value) && a.Deleted() == b.Deleted()
+		}) {
+			h.fail("%s and %s hold different registers", n.name, up[0].name)
+		}
+	}
 }
 
 // check holds every acknowledged write against the end: nobody may have lost it while one that had it on disk lives.
@@ -143,7 +155,7 @@ func (h *history) check() {
 // newHistory makes a random fleet, all of it drawn from the seed.
 func newHistory(t *testing.T, seed uint64) *history {
 	s := newSim(seed)
-	h := &history{t: t, s: s, writes: map[[2]string]wrote{}, wiped: map[string]int{}}
+	h := &history{tell: t.Errorf, s: s, writes: map[[2]string]wrote{}, wiped: map[string]int{}}
 	s.onResult = h.result
 	s.wired, s.datagram = seed%3 == 0, s.rng.IntN(2) == 0
 	s.fleet(2+s.rng.IntN(4), 1+s.rng.IntN(3))
@@ -183,20 +195,26 @@ func (h *history) play() (simulated time.Duration) {
 		}
 	}
 	h.peace()
-	took := s.awaitWhole(simHealWithin)
-	if took < 0 {
+	h.end()
+	return s.now
+}
+
+// end checks that the fleet gets whole after the last fault, and that nothing was lost.
+func (h *history) end() {
+	s := h.s
+	if s.awaitWhole(simHealWithin) < 0 {
 		if *searchFlags.runs == 1 {
 			debugDump(h.s)
 		}
 		h.fail("%s after the last fault the fleet is not whole: %s", simHealWithin, s.whole())
-		return s.now
+		return
 	}
 	s.run(s.now + 5*time.Second) // writes under way end
 	if s.awaitWhole(3*time.Second) < 0 {
 		h.fail("the fleet does not stay whole: %s", s.whole())
 	}
+	h.converged()
 	h.check()
-	return s.now
 }
 
 func (h *history) peace() {

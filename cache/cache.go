@@ -54,6 +54,8 @@ type Policy struct {
 	// Invalidated is told of each URL of the request's host that an unsafe request has changed, before its answer is sent:
 	// an escaped path, and a query as it is in the key. nil: nobody is.
 	Invalidated func(path, query string)
+	// GroupsInvalidated is told of the cache groups that an unsafe request has invalidated, as Purge takes them. nil: nobody is.
+	GroupsInvalidated func(origin string, names []string)
 }
 
 // Options configure a Cache.

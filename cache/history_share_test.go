@@ -68,8 +68,11 @@ func (f *fleet) askNode(ctx context.Context, r *http.Request, from, to *simNode,
 	}
 	in := httptest.NewRequest("GET", r.URL.String(), nil).WithContext(context.WithoutCancel(ctx))
 	in.Header = r.Header.Clone()
-	w := httptest.NewRecorder()
-	out := to.held().Serve(w, in, view(in), Policy{Peer: true}, f.way(to, from, object))
+	w, held := httptest.NewRecorder(), to.held()
+	if held == nil {
+		return nil, errors.New("it does not run")
+	}
+	out := held.Serve(w, in, view(in), Policy{Peer: true}, f.way(to, from, object))
 	if out.Err != nil {
 		return nil, out.Err
 	}

@@ -2,18 +2,20 @@ package cache
 
 import "time"
 
-// Purge names what to invalidate, always within one service: the first that is set of All, Key, Prefix, and Path; else
+// Purge names what to invalidate, always within one service: the first that is set of All, Key, Group, Prefix, and Path; else
 // the whole host.
 type Purge struct {
 	Service string
 
 	All    bool   // everything of the service
 	Key    string // everything whose Surrogate-Key or Cache-Tag names it
+	Group  string // everything of Origin whose Cache-Groups names it (RFC 9875)
 	Host   string // any case, with or without port
 	Prefix string // everything of the host whose escaped path begins with it
 	Path   string // everything of the host with this escaped path and query: a URL in all variants, schemes and ports
 
 	RawQuery string // with Path, without "?"
+	Origin   string // with Group: scheme, host and port, as Policy.GroupsInvalidated tells
 
 	// Soft marks stale instead of removing: what stale-while-revalidate and stale-if-error allow may still be served,
 	// and the origin may confirm it. An object that is corrupt, but whose validator still matches, needs a hard purge.
@@ -34,6 +36,8 @@ func (c *Cache) Purge(p Purge) (objects int, behind *Count) {
 		target = cellName{p.Service, ofService, ""}
 	case p.Key != "":
 		target = cellName{p.Service, ofKey, p.Key}
+	case p.Group != "":
+		target = groupCell(p.Service, p.Origin, p.Group)
 	case p.Prefix == "/", p.Prefix == "" && p.Path == "":
 	case p.Prefix != "":
 		text = p.Prefix

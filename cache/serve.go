@@ -365,10 +365,12 @@ func (x *exchange) passMethod() Outcome {
 
 func (x *exchange) invalidate(h http.Header) {
 	x.forget(x.key)
-	for _, name := range groups(h["Cache-Group-Invalidation"]) {
-		x.c.generations.purge(x.key.group(name), false, x.c.now())
-		x.c.generations.recorded(x.key.group(name), "", false, x.c.now())
-		x.c.wantSweep()
+	names := groups(h["Cache-Group-Invalidation"])
+	for _, name := range names {
+		x.c.Purge(Purge{Service: x.key.Service, Group: name, Origin: x.key.origin()})
+	}
+	if len(names) > 0 && x.policy.GroupsInvalidated != nil {
+		x.policy.GroupsInvalidated(x.key.origin(), names)
 	}
 	base := &url.URL{Scheme: x.key.Scheme, Host: x.key.authority(), Path: "/"}
 	if u, err := url.ParseRequestURI(x.key.Path); err == nil {

@@ -100,5 +100,12 @@ func groups(lines []string) (names []string) {
 
 // group is a cache group's cell: groups are of one origin, so of a scheme, host and port.
 func (k Key) group(name string) cellName {
-	return cellName{k.Service, ofGroup, k.Scheme + "://" + k.authority() + "\n" + name}
+	return groupCell(k.Service, k.origin(), name)
+}
+
+// origin is the scheme, host and port of what the key is of.
+func (k Key) origin() string { return k.Scheme + "://" + k.authority() }
+
+func groupCell(service, origin, name string) cellName {
+	return cellName{service, ofGroup, origin + "\n" + name}
 }

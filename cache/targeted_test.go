@@ -59,6 +59,36 @@ func TestTargetedSurvivesConfirmation(t *testing.T) {
 	}
 }
 
+// TestGroupsAreTold: who asked hears which groups of which origin went, and a purge of one elsewhere takes the same.
+func TestGroupsAreTold(t *testing.T) {
+	here, there := newBench(t), newBench(t)
+	told := 0
+	here.policy.GroupsInvalidated = func(origin string, names []string) {
+		for _, name := range names {
+			told++
+			if n, _ := there.cache.Purge(Purge{Service: "shop", Group: name, Origin: origin}); n != 1 {
+				t.Errorf("%s of %s took %d elsewhere", name, origin, n)
+			}
+		}
+	}
+	for _, b := range []*bench{here, there} {
+		b.answers(200, "body", cacheable, `Cache-Groups: "a"`)
+		b.get("http://a.test:8080/1")
+		b.get("http://b.test/1")
+	}
+	here.answers(200, "", `Cache-Group-Invalidation: "a"`)
+	here.do("POST", "http://a.test:8080/form", "x")
+	if told != 1 {
+		t.Errorf("told of %d groups", told)
+	}
+	if got := there.get("http://b.test/1"); got.Result != Hit {
+		t.Errorf("another origin's group went: %s", got.Result)
+	}
+	if got := there.get("http://a.test:8080/1"); got.Result != Miss {
+		t.Errorf("it is still there: %s", got.Result)
+	}
+}
+
 // TestGroups: RFC 9875. An unsafe request that succeeds invalidates the groups that its response names, of its origin.
 func TestGroups(t *testing.T) {
 	b := newBench(t)

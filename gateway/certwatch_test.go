@@ -1,10 +1,14 @@
 package gateway
 
 import (
+	"crypto/tls"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"landfall/routing/mesh"
 )
 
 func TestCertWatch(t *testing.T) {
@@ -52,5 +56,46 @@ func TestMeshCertificateIsWatched(t *testing.T) {
 		if !strings.Contains(string(metrics), `landfall_cert_not_after_seconds{name="`+name+`"} `) {
 			t.Errorf("no metric of the %s", name)
 		}
+	}
+}
+
+// A node's certificate is replaced in place while it runs: its peers meet the new one on its peer listener, and no
+// process is restarted.
+func TestMeshCertificateIsRenewedWithoutARestart(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 84)
+	eu := f.nodes["eu"].n
+	pair, err := tls.LoadX509KeyPair(f.site.file("us-1.pem"), f.site.file("us-1.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	presented := func() (end time.Time) {
+		d := tls.Dialer{Config: &tls.Config{RootCAs: f.site.trust, ServerName: "eu-1", Certificates: []tls.Certificate{pair}, NextProtos: []string{"h2"}}}
+		c, err := d.DialContext(t.Context(), "tcp", f.at("eu", 4))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = c.Close() }()
+		return c.(*tls.Conn).ConnectionState().PeerCertificates[0].NotAfter
+	}
+	before := presented()
+	boot := eu.mesh.Members()[slices.IndexFunc(eu.mesh.Members(), func(m mesh.Member) bool { return m.Self })].Boot
+	cert, key, err := f.site.ca.Issue([]string{"eu-1"}, nil, time.Now(), 30*24*time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, f.site.file("eu-1.pem"), string(cert))
+	write(t, f.site.file("eu-1.key"), string(key))
+	eventually(t, "the renewal is told", func() bool { return f.nodes["eu"].hasEvent("cert.renewed eu-1: ") })
+	eventually(t, "peers meet the new certificate", func() bool { return presented().After(before.Add(24 * time.Hour)) })
+	for _, r := range []string{"ap", "us"} {
+		if f.nodes[r].hasEvent("node.restarted eu-1") {
+			t.Errorf("%s saw eu-1 restart: %v", r, f.nodes[r].events())
+		}
+		eventually(t, r+" reaches the same process", func() bool {
+			all := f.nodes[r].n.mesh.Members()
+			i := slices.IndexFunc(all, func(m mesh.Member) bool { return m.Name == "eu-1" })
+			return i >= 0 && all[i].Reachable && all[i].Boot == boot
+		})
 	}
 }

@@ -60,7 +60,7 @@ func (n *Node) generate(c *configs.Config, old *generation) (_ *generation, err 
 		Compressor: compress.New(compress.Options{
 			Algorithms: c.Compression.Algorithms, MinSize: int64(c.Compression.MinSize), Types: c.Compression.Types, Metrics: n.metrics.compress,
 		}),
-		Locator: n.geo, Purger: n, Purges: n.purgeTrack, HasCert: n.hasCert, BadBody: server.ErrMalformedBody, HTTPSPort: httpsPort, Logger: n.log, Access: access, Metrics: n.metrics.proxy, Now: n.o.Now,
+		Locator: n.geo, Purger: n, Purges: n.purgeTrack, Groups: n.purgeGroups, HasCert: n.hasCert, BadBody: server.ErrMalformedBody, HTTPSPort: httpsPort, Logger: n.log, Access: access, Metrics: n.metrics.proxy, Now: n.o.Now,
 		Lasting: n.lasting, Waits: n.strains.of, Seen: n.seen,
 	}
 	n.steerBy(&o, c)

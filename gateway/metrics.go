@@ -63,6 +63,7 @@ type nodeMetrics struct {
 	clientRTT         *prometheus.HistogramVec
 	rttRows           prometheus.Gauge
 	purged, purgeGaps prometheus.Counter
+	groupsKept        prometheus.Counter
 	cutOff            prometheus.Gauge
 
 	load     *prometheus.GaugeVec
@@ -96,7 +97,9 @@ func newNodeMetrics(reg prometheus.Registerer) *nodeMetrics {
 		Help: "Times that this node had missed purges for good and dropped all it had cached."})
 	m.cutOff = prometheus.NewGauge(prometheus.GaugeOpts{Name: "landfall_cache_isolated",
 		Help: "1 while the node is cut off from the mesh and confirms each cached object with its origin."})
-	reg.MustRegister(m.purged, m.purgeGaps, m.cutOff)
+	m.groupsKept = prometheus.NewCounter(prometheus.CounterOpts{Name: "landfall_cache_groups_local_total",
+		Help: "Cache groups that were invalidated by Cache-Group-Invalidation at this node alone, since there were too many to tell the fleet."})
+	reg.MustRegister(m.purged, m.purgeGaps, m.groupsKept, m.cutOff)
 	m.load = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "landfall_region_load_ratio",
 		Help: "Clients' requests a second of a region's nodes, as a share of its capacity; absent without a capacity."}, []string{"region"})
 	m.spilling = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "landfall_spill_share",

@@ -87,6 +87,7 @@ type Node struct {
 	purgeWriter *purgeWriter
 	wire        *network // simulated; nil: as it is
 	purgeEvents eventLimit
+	groupPurges groupPurges
 	doubts      atomic.Bool // of what an earlier process left in the cache on disk
 
 	joined   chan struct{}         // closed when the node may take traffic
@@ -292,6 +293,7 @@ func (n *Node) openMesh(c *configs.Config) error {
 func (n *Node) openPurges(*configs.Config) error {
 	n.purgeWriter = newPurgeWriter(n.id.name+"/"+n.boot, n.fleet, n.purgedOn)
 	n.closers = append(n.closers, n.purgeWriter.close)
+	n.groupPurges = newGroupPurges()
 	return nil
 }
 

@@ -40,6 +40,8 @@ type purgeRecord struct {
 	Prefixes []string  `json:"x,omitempty"`
 	Hosts    []string  `json:"h,omitempty"`
 	Keys     []string  `json:"k,omitempty"`
+	Groups   []string  `json:"g,omitempty"` // cache groups of Origin
+	Origin   string    `json:"o,omitempty"` // scheme, host and port
 	All      bool      `json:"a,omitempty"`
 	Soft     bool      `json:"f,omitempty"`
 	By       string    `json:"b"`
@@ -49,7 +51,7 @@ type purgeRecord struct {
 func (p purgeRecord) key() string { return fmt.Sprintf("%s/%d", p.ID, p.Part) }
 
 func (p purgeRecord) targets() int {
-	n := len(p.URLs) + len(p.Prefixes) + len(p.Hosts) + len(p.Keys)
+	n := len(p.URLs) + len(p.Prefixes) + len(p.Hosts) + len(p.Keys) + len(p.Groups)
 	if p.All {
 		n++
 	}
@@ -134,6 +136,9 @@ func (n *Node) applyPurge(p purgeRecord) *purgeCount {
 	}
 	for _, key := range p.Keys {
 		apply(cache.Purge{Key: key})
+	}
+	for _, name := range p.Groups {
+		apply(cache.Purge{Group: name, Origin: p.Origin})
 	}
 	if p.All {
 		apply(cache.Purge{All: true})

@@ -90,6 +90,10 @@ func TestSnapshot(t *testing.T) {
 	}{
 		{"all serve", "ap-1 serving; eu-1 serving; us-1 serving", "", "", apUp + "; " + euUp + "; " + usUp},
 		{"a node is dead", "ap-1 serving; eu-1 serving; us-1 dead; us-2 serving", "", "", apUp + "; " + euUp + "; us up[2] shop=up web=up"},
+		{"a node of a living region fell silent a moment ago", "ap-1 serving; eu-1 serving !us-1; us-1 serving unreachable; us-2 serving !us-1", "", "",
+			apUp + "; " + euUp + "; us up[2] shop=up web=up"},
+		{"the same where all nodes are of one region", "us-3 serving; us-1 serving unreachable; us-2 serving !us-1", "", "",
+			"ap dead[] web=unknown; eu dead[] shop=unknown web=unknown; us up[2 3] shop=up web=up"},
 		{"a region is dead: the last nodes that were known stay named", "ap-1 serving; eu-1 serving; us-1 dead; us-2 dead", "", "",
 			apUp + "; " + euUp + "; us dead[1 2] shop=unknown web=unknown"},
 		{"a region nobody ever heard of", "ap-1 serving; eu-1 serving", "", "", apUp + "; " + euUp + "; us dead[] shop=unknown web=unknown"},

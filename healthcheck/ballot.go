@@ -64,7 +64,7 @@ func NewBallot(obs []Observation, quorum string) *Ballot {
 // vote by region, so that a region with many nodes has one voice, and the node's own region has none: what is asked
 // is whether other regions reach it. A region's vote is "unreachable" only when all of its observers of the node say so:
 // one that reaches the node proves that the region can. Without an observer in another region the node counts as
-// reachable: a node never withdraws the fleet's last answer on its own word.
+// reachable: a node never withdraws the fleet's last answer on its own word. In a fleet of one region its neighbours decide.
 //
 // Most of the regions that have looked or can't be heard must agree; and where two others are heard, two must, though
 // only one has looked so far. With two regions the only other region decides alone. Whether a node lives at all is the mesh's to say; Reachable is
@@ -89,7 +89,7 @@ func (b *Ballot) Reachable(node, region string) (ok bool, evidence string) {
 	}
 	voters := len(against) + len(forIt)
 	if voters == 0 {
-		return true, "no observer in another region"
+		return b.byNeighbours(node, region)
 	}
 	if len(against) == 0 {
 		return true, "reached from " + list(forIt)
@@ -106,6 +106,33 @@ func (b *Ballot) Reachable(node, region string) (ok bool, evidence string) {
 		evidence += ", no word from those who look in " + strings.Join(mute, ", ")
 	}
 	return len(against) < need, fmt.Sprintf("%s; %d of %d regions must agree", evidence, need, voters)
+}
+
+// byNeighbours is for a fleet of one region: nobody else looks, so that a node's neighbours decide, all of those that look
+// together. A node that asks counts itself as reachable, so that one answer is always left.
+func (b *Ballot) byNeighbours(node, region string) (ok bool, evidence string) {
+	for r := range b.heard {
+		if r != region {
+			return true, "no observer in another region"
+		}
+	}
+	against := map[string][]string{}
+	down := b.down[node]
+	for _, votes := range [][]vote{b.all, b.of[node]} {
+		for _, v := range votes {
+			switch {
+			case v.observer == node:
+			case !slices.Contains(down, v):
+				return true, "reached by its neighbour " + v.observer
+			default:
+				against[region] = append(against[region], v.observer)
+			}
+		}
+	}
+	if len(against) == 0 {
+		return true, "no observer"
+	}
+	return false, "unreachable from its neighbours in " + list(against)
 }
 
 // without is the regions whose observers of a node can't be heard, though others of the region are.

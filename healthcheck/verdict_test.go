@@ -7,19 +7,8 @@ import (
 )
 
 func TestReachable(t *testing.T) {
-	sees := func(observer, region string, unreachable ...string) Observation {
-		return Observation{Observer: observer, ObserverRegion: region, Unreachable: unreachable}
-	}
-	tests := map[string]struct {
-		obs      []Observation
-		quorum   string
-		want     bool
-		evidence string
-	}{
-		"nobody looks": {nil, "majority", true, "no observer in another region"},
-		"only its own region looks": {
-			[]Observation{sees("x2", "x", "x1")}, "any", true, "no observer in another region",
-		},
+	hold(t, map[string]ballotCase{
+		"nobody looks": {nil, "majority", true, "no observer"},
 		"its own word doesn't count": {
 			[]Observation{sees("x1", "y", "x1")}, "any", true, "no observer in another region",
 		},
@@ -91,7 +80,41 @@ func TestReachable(t *testing.T) {
 			[]Observation{sees("a1", "a", "x1", "x1"), sees("a1", "a", "x1")}, "all", false,
 			"unreachable from a (a1); 1 of 1 regions must agree",
 		},
-	}
+	})
+}
+
+// In a fleet of one region nobody but a node's neighbours looks at it.
+func TestReachableByNeighbours(t *testing.T) {
+	hold(t, map[string]ballotCase{
+		"one region: its neighbours decide": {
+			[]Observation{sees("x2", "x", "x1"), sees("x3", "x", "x1")}, "majority", false, "unreachable from its neighbours in x (x2, x3)",
+		},
+		"one region: a neighbour that reaches it outweighs": {
+			[]Observation{sees("x2", "x", "x1"), sees("x3", "x")}, "any", true, "reached by its neighbour x3",
+		},
+		"one region: who asks of itself is there": {
+			[]Observation{sees("x1", "x"), {Observer: "x2", ObserverRegion: "x", Unheard: true}}, "any", true, "no observer",
+		},
+		"others that have not looked leave it to nobody": {
+			[]Observation{sees("x2", "x", "x1"), {Observer: "a1", ObserverRegion: "a", Watches: []string{}}}, "any", true, "no observer in another region",
+		},
+	})
+}
+
+func sees(observer, region string, unreachable ...string) Observation {
+	return Observation{Observer: observer, ObserverRegion: region, Unreachable: unreachable}
+}
+
+type ballotCase struct {
+	obs      []Observation
+	quorum   string
+	want     bool
+	evidence string
+}
+
+// hold asks whether x1 of region x is reachable.
+func hold(t *testing.T, tests map[string]ballotCase) {
+	t.Helper()
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			ok, evidence := NewBallot(tt.obs, tt.quorum).Reachable("x1", "x")

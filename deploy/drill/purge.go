@@ -54,7 +54,7 @@ func purgeDrill(ctx context.Context, s *session) error {
 	defer ended()
 	client := &http.Client{Timeout: 3 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 2 * readers, DisableCompression: true}}
 	defer client.CloseIdleConnections()
-	w := &purgeWriters{s: s, client: client, version: make([]int, drillObjects), report: out}
+	w := &purgeWriters{s: s, client: client, admin: &http.Client{Timeout: controlPatience}, version: make([]int, drillObjects), report: out}
 	for object := range drillObjects {
 		w.write(ctx, object) // so that there is something to read
 	}
@@ -162,6 +162,7 @@ func (s *session) trouble(ctx context.Context, region lab.Region, t lab.Trouble)
 type purgeWriters struct {
 	s      *session
 	client *http.Client
+	admin  *http.Client
 	report *PurgeReport
 
 	mu      sync.Mutex
@@ -240,7 +241,7 @@ func (w *purgeWriters) purge(ctx context.Context, object, how int) {
 func (w *purgeWriters) purgeAnywhere(ctx context.Context, req admin.PurgeRequest) (res admin.PurgeResult, err error) {
 	err = errors.New("no node was asked")
 	for _, region := range w.s.fleet.Regions {
-		api := admin.NewClient(region.Nodes[0].Admin(), "", &http.Client{Timeout: controlPatience})
+		api := admin.NewClient(region.Nodes[0].Admin(), "", w.admin)
 		res, err = api.Purge(ctx, req, admin.WaitAll, 0)
 		api.Close()
 		if err == nil || ctx.Err() != nil {

@@ -54,15 +54,18 @@ type Options struct {
 	Homes      map[string]*homes.Directory // by service: where users' data lives; none for services without an affinity
 	Locator    Locator
 	Purger     Purger
-	Purges     Knowledge              // what this node knows of purges; without it caches are not shared
-	HasCert    func(host string) bool // a certificate is held: plain HTTP is redirected
-	BadBody    error                  // what a read of a malformed request body fails with
-	HTTPSPort  string                 // of the HTTPS listener that redirects lead to; empty: no redirects
-	Lasting    *Lasting
-	Logger     *slog.Logger
-	Access     *AccessLog
-	Metrics    *Metrics
-	Now        func() time.Time
+	Purges     Knowledge // what this node knows of purges; without it caches are not shared
+	// Groups tells the fleet of cache groups that an unsafe request has invalidated here (RFC 9875). It must not block. nil:
+	// nobody is told.
+	Groups    func(service, origin string, names []string)
+	HasCert   func(host string) bool // a certificate is held: plain HTTP is redirected
+	BadBody   error                  // what a read of a malformed request body fails with
+	HTTPSPort string                 // of the HTTPS listener that redirects lead to; empty: no redirects
+	Lasting   *Lasting
+	Logger    *slog.Logger
+	Access    *AccessLog
+	Metrics   *Metrics
+	Now       func() time.Time
 
 	ToldRTT func(client netip.Addr, rtt time.Duration) // takes what trusted proxies tell (dns.rtt.header); optional
 	// Better tells of a region that a client should rather be in than here; optional.

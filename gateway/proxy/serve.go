@@ -68,8 +68,13 @@ func (x *exchange) cachePolicy() cache.Policy {
 	if x.head.hop == 0 {
 		invalidated = x.invalidated
 	}
+	var groups func(origin string, names []string)
+	if x.head.hop == 0 && x.p.o.Groups != nil {
+		groups = func(origin string, names []string) { x.p.o.Groups(x.match.service.name, origin, names) }
+	}
 	return cache.Policy{
-		Peer: x.head.role != "", Invalidated: invalidated, Recoder: x.p.o.Compressor,
+		GroupsInvalidated: groups,
+		Peer:              x.head.role != "", Invalidated: invalidated, Recoder: x.p.o.Compressor,
 		Off: c.Off || x.wrote, TTL: std(c.TTL), StaleWhileRevalidate: std(c.StaleWhileRevalidate), StaleIfError: std(c.StaleIfError),
 		Negative: x.match.negative, Jitter: float64(c.Jitter), RefreshAhead: float64(c.RefreshAhead), RangeFill: c.RangeFill,
 	}

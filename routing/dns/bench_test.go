@@ -2,6 +2,7 @@ package dns
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"testing"
 
@@ -75,6 +76,48 @@ func BenchmarkFind(b *testing.B) {
 	for b.Loop() {
 		if z, _ := cfg.find(&q.name, 0); z != nil {
 			b.Fatal("found")
+		}
+	}
+}
+
+// BenchmarkServeUDP is the whole serving loop on the loopback: a batch is read, answered and sent. One operation is one
+// answer; what its client costs to send the query is in it.
+func BenchmarkServeUDP(b *testing.B) {
+	s := benchServer(b)
+	conn, err := net.ListenUDP("udp", &net.UDPAddr{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer conn.Close()
+	client, err := net.Dial("udp", fmt.Sprintf("127.0.0.1:%d", conn.LocalAddr().(*net.UDPAddr).Port))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer client.Close()
+	p, err := newPackets(conn, newLocalAddr(conn).size)
+	if err != nil {
+		b.Fatal(err)
+	}
+	msg := wireOf(b, "A www.edge.test. subnet=198.51.100.0/24")
+	refused := func() { b.Error("an answer could not be sent") }
+	b.ReportAllocs()
+	for left := b.N; left > 0; {
+		for range min(batchSize, left) {
+			if _, err := client.Write(msg); err != nil {
+				b.Fatal(err)
+			}
+		}
+		for want := min(batchSize, left); want > 0; {
+			n, err := p.read()
+			if err != nil {
+				b.Fatal(err)
+			}
+			if answers := s.answerBatch(p, n); answers != n {
+				b.Fatalf("%d answers to %d queries", answers, n)
+			}
+			p.write(n, refused)
+			want -= n
+			left -= n
 		}
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"os"
 	"time"
 
-	"golang.org/x/net/ipv4"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -36,32 +35,14 @@ func (s *Server) serveUDP(ctx context.Context, conn *net.UDPConn) error {
 // what has arrived is taken; nothing waits for a batch to fill.
 const batchSize = 32
 
-// batch is a worker's room for packets: queries in in, and the answers to them, fewer perhaps, in out.
-type batch struct {
-	in, out []ipv4.Message
-	sources sources
-}
-
-func newBatch(oobSize int) *batch {
-	b := &batch{in: make([]ipv4.Message, batchSize), out: make([]ipv4.Message, 0, batchSize)}
-	for i := range b.in {
-		b.in[i].Buffers = [][]byte{make([]byte, maxUDP+1)}
-		if oobSize > 0 {
-			b.in[i].OOB = make([]byte, oobSize)
-		}
-	}
-	for range batchSize {
-		b.out = append(b.out, ipv4.Message{Buffers: [][]byte{make([]byte, 0, maxUDP)}})
-	}
-	return b
-}
-
 func (s *Server) udpWorker(ctx context.Context, conn *net.UDPConn, local localAddr) error {
-	pc := ipv4.NewPacketConn(conn) // reads and writes batches of either family
-	b := newBatch(local.size)
+	p, err := newPackets(conn, local.size)
+	if err != nil {
+		return fmt.Errorf("dns UDP socket: %w", err)
+	}
 	pause := firstPause
 	for ctx.Err() == nil {
-		n, err := pc.ReadBatch(b.in, 0)
+		n, err := p.read()
 		if err != nil {
 			if err := s.readFailed(ctx, "UDP", err, &pause); err != nil {
 				return err
@@ -69,42 +50,27 @@ func (s *Server) udpWorker(ctx context.Context, conn *net.UDPConn, local localAd
 			continue
 		}
 		pause = firstPause
-		s.send(pc, b.out[:s.answerBatch(b, n)])
+		// A full send buffer makes it wait until the network card has sent some of it. A client that can't be reached, such
+		// as port 0, is not our trouble.
+		p.write(s.answerBatch(p, n), s.metrics.droppedWrite.Inc)
 	}
 	return nil
 }
 
-// answerBatch answers the first n queries of b and returns how many answers there are.
-func (s *Server) answerBatch(b *batch, n int) (answers int) {
-	for i := range b.in[:n] {
-		q := &b.in[i]
-		from, ok := q.Addr.(*net.UDPAddr)
-		if q.N > maxUDP || !ok { // cut off, so it can't be parsed
+// answerBatch answers the first n queries of p and returns how many answers there are.
+func (s *Server) answerBatch(p *packets, n int) (answers int) {
+	for i := range n {
+		msg, from, ok := p.query(i)
+		if !ok { // cut off, so it can't be parsed
 			s.metrics.droppedOversize.Inc()
 			continue
 		}
-		a := &b.out[answers]
-		res := s.Respond(a.Buffers[0][:0], q.Buffers[0][:q.N], from.AddrPort(), false)
-		if res == nil {
-			continue
+		if res := s.Respond(p.room(answers), msg, from, false); res != nil {
+			p.answer(answers, i, res)
+			answers++
 		}
-		a.Buffers[0], a.Addr = res, from // res may have grown
-		a.OOB = b.sources.of(q.OOB[:q.NN])
-		answers++
 	}
 	return answers
-}
-
-// send sends answers. A full send buffer makes it wait until the network card has sent some of it.
-func (s *Server) send(pc *ipv4.PacketConn, out []ipv4.Message) {
-	for len(out) > 0 {
-		n, err := pc.WriteBatch(out, 0)
-		if err != nil {
-			s.metrics.droppedWrite.Inc() // a client that can't be reached, such as port 0: not our trouble
-			n++
-		}
-		out = out[min(max(n, 1), len(out)):]
-	}
 }
 
 // readFailed decides about an error of a socket that is read in a loop: nil means to go on, after a pause that doubles

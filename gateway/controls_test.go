@@ -3,6 +3,7 @@ package gateway
 import (
 	"io"
 	"net/http"
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -59,6 +60,11 @@ func TestCanaryRollsBack(t *testing.T) {
 	if got := ask("X-Canary"); got != "canary" {
 		t.Fatal(got)
 	}
+	e, err := p.admin.Explain(t.Context(), "http://web.test/", netip.MustParseAddr("192.0.2.7"))
+	if c := e.Route.Canary; err != nil || c == nil || c.To != "v2" || c.Sticky != "cookie" || c.Header != "X-Canary" || c.Side != "stable" ||
+		c.Rules != "after 20 requests of each side in 5s, when 99% sure of 2% more failures or 2x the 99th percentile of the latency" {
+		t.Errorf("explained as %+v, %v", c, err)
+	}
 	broken.Store(true)
 	eventually(t, "the rollback", func() bool {
 		for range 20 {
@@ -69,6 +75,9 @@ func TestCanaryRollsBack(t *testing.T) {
 	})
 	if got := ask("X-Canary"); got != "stable" {
 		t.Error("a canary that was taken back still serves:", got)
+	}
+	if e, err = p.admin.Explain(t.Context(), "http://web.test/", netip.Addr{}); err != nil || !e.Route.Canary.Stopped {
+		t.Errorf("explained as %+v, %v", e.Route.Canary, err)
 	}
 	list, err := p.admin.Canaries(t.Context())
 	if err != nil || len(list) != 1 || list[0].State != "stopped" || list[0].SetBy != "rollback" || list[0].Node != "node-1" || !strings.Contains(list[0].Reason, "failed") {

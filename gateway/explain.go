@@ -1,11 +1,13 @@
 package gateway
 
 import (
+	"fmt"
 	"math"
 	"net/netip"
 	"strings"
 
 	"landfall/gateway/admin"
+	"landfall/gateway/proxy"
 	"landfall/healthcheck"
 	"landfall/routing"
 	"landfall/routing/dns"
@@ -40,7 +42,7 @@ func (b backend) Explain(url string, client netip.Addr) (admin.Explanation, erro
 	}
 	e.Steering = b.explainSteering(d, host, client)
 	b.explainDNS(&e, host, client)
-	b.explainRoute(&e, d, path)
+	b.explainRoute(&e, d, path, client)
 	b.explainHolders(&e, path, query)
 	return e, nil
 }
@@ -151,8 +153,22 @@ func (b backend) explainHolders(e *admin.Explanation, path, query string) {
 	}
 }
 
+// explainCanary is a route's canary as it meets a client.
+func explainCanary(p *proxy.Proxy, service string, route int, client netip.Addr) *admin.ExplainedCanary {
+	c, side, ok := p.CanaryOf(service, route, client)
+	if !ok {
+		return nil
+	}
+	r := c.Config.Rollback
+	return &admin.ExplainedCanary{
+		To: c.To, Weight: percent(c.Weight), Stopped: c.Stopped, Sticky: c.Config.Sticky, Header: c.Config.Header, Cookie: c.Config.Cookie, Side: side,
+		Rules: fmt.Sprintf("after %d requests of each side in %s, when %s sure of %s more failures or %gx the 99th percentile of the latency",
+			r.MinRequests, r.Window, r.Confidence, r.ErrorRate, float64(r.LatencyP99)),
+	}
+}
+
 // explainRoute adds the route and the pool that a GET of the path would meet in the chosen region.
-func (b backend) explainRoute(e *admin.Explanation, d steered, path string) {
+func (b backend) explainRoute(e *admin.Explanation, d steered, path string, client netip.Addr) {
 	g, service := b.n.generation.Load(), d.service
 	if i, ok := g.proxy.RouteOf(d.service, "GET", path); ok {
 		r := g.config.Services[d.service].Routes[i]
@@ -164,6 +180,7 @@ func (b backend) explainRoute(e *admin.Explanation, d steered, path string) {
 			match = strings.Join(r.Match.Methods, ",") + " " + match
 		}
 		e.Route = &admin.ExplainedRoute{Index: i, Match: match, Cache: cachePolicyText(r.Cache)}
+		e.Route.Canary = explainCanary(g.proxy, d.service, i, client)
 	}
 	if d.decision.Usable == 0 {
 		return

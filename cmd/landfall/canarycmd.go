@@ -87,3 +87,26 @@ func printCanaries(w io.Writer, canaries admin.List[admin.Canary]) error {
 	}
 	return table(w, rows...)
 }
+
+// printExplainedCanary says how a route's clients are shared with its canary.
+func printExplainedCanary(w io.Writer, c *admin.ExplainedCanary) {
+	if c == nil {
+		return
+	}
+	share, sticky := showPercent(c.Weight)+" of the clients", map[string]string{
+		"cookie": "kept there by the cookie landfall-side", "client": "kept there by their address", "off": "each request drawn anew",
+	}[c.Sticky]
+	if c.Stopped {
+		share, sticky = "stopped", "nobody goes there"
+	}
+	fmt.Fprintf(w, "             canary %s: %s, %s", c.To, share, sticky)
+	for _, by := range []string{c.Header, c.Cookie} {
+		if by != "" && !c.Stopped {
+			fmt.Fprintf(w, "; also with %s", by)
+		}
+	}
+	if c.Side != "" {
+		fmt.Fprintf(w, "; this client is on the %s side", c.Side)
+	}
+	fmt.Fprintf(w, "\n             taken back by itself: %s\n", c.Rules)
+}

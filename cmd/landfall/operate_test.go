@@ -107,7 +107,8 @@ func fleetAnswers() map[string]any {
 			},
 			Answer:   &admin.DNSAnswer{Addresses: []string{"192.0.2.1", "198.51.100.1"}, TTL: 20, TTLText: "calm for 12m0s", Scope: 24},
 			Steering: &admin.ExplainedSteering{From: "us-east", To: "eu-west", Name: "eu.shop.example.com", By: "redirect", Saves: 81, Sent: true},
-			Route:    &admin.ExplainedRoute{Index: 1, Match: "GET /api/*", Cache: "off"},
+			Route: &admin.ExplainedRoute{Index: 1, Match: "GET /api/*", Cache: "off", Canary: &admin.ExplainedCanary{To: "shop-next", Weight: 5, Sticky: "client", Header: "X-Canary", Side: "stable",
+				Rules: "after 100 requests of each side in 1m, when 99% sure of 2% more failures or 2x the 99th percentile of the latency"}},
 			Pool: &admin.ExplainedPool{Region: "eu-west", Origins: []admin.Origin{
 				{URL: "http://10.1.1.1:8080", State: "up", Breaker: "closed"}, {URL: "http://10.1.1.2:8080", State: "down", Breaker: "open", Detail: "connection refused"},
 			}},

@@ -214,6 +214,7 @@ func printExplanation(w io.Writer, e admin.Explanation) error {
 	}
 	if e.Route != nil {
 		fmt.Fprintf(w, "route        %d: %s, cache %s\n", e.Route.Index, e.Route.Match, e.Route.Cache)
+		printExplainedCanary(w, e.Route.Canary)
 		for _, h := range e.Route.Holders {
 			fmt.Fprintf(w, "             a miss asks %s in %s first (%s)\n", h.Node, h.Region, h.Role)
 		}

@@ -279,7 +279,7 @@ func TestEnvTwins(t *testing.T) {
 	c := runCommand()
 	flags := c.Flags()
 	seen := 0
-	for _, name := range []string{"config", "node", "region", "bind", "advertise", "join", "data", "admin", "latency"} {
+	for _, name := range []string{"config", "node", "region", "bind", "advertise", "join", "data", "admin", "latency", "network"} {
 		f := flags.Lookup(name)
 		if f == nil {
 			t.Fatalf("run has no --%s", name)

@@ -74,6 +74,20 @@ type ExplainedRoute struct {
 	Cache string `json:"cache" doc:"Its cache policy in words, for instance off or ttl 5m."`
 	// Holders are whom a miss here asks before the origin.
 	Holders List[Holder] `json:"holders" doc:"Whose caches a miss of the answering node asks before the origin, in order; empty: it asks the origin itself."`
+
+	Canary *ExplainedCanary `json:"canary,omitempty" doc:"The route's canary; absent where it has none."`
+}
+
+// ExplainedCanary is how a route's requests are shared between its two sides.
+type ExplainedCanary struct {
+	To      string  `json:"to" doc:"The service that serves the canary's part."`
+	Weight  float64 `json:"weight" doc:"Percent of the clients that it serves now."`
+	Stopped bool    `json:"stopped,omitempty" doc:"Nobody goes there: an operator stopped it, or it was rolled back."`
+	Sticky  string  `json:"sticky" doc:"What keeps a client on its side: cookie, client (its address) or off." enum:"cookie,client,off"`
+	Header  string  `json:"header,omitempty" doc:"The header field by which a request asks for the canary."`
+	Cookie  string  `json:"cookie,omitempty" doc:"The cookie by which a request asks for the canary."`
+	Side    string  `json:"side,omitempty" doc:"The client's side; absent where a cookie or chance settles it, or no client was given." enum:"stable,canary"`
+	Rules   string  `json:"rules" doc:"When it is taken back by itself, in words: the sample, the confidence and what is borne."`
 }
 
 // Holder is another node whose cache is asked.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -115,6 +116,29 @@ func (p *Proxy) Canaries() []Canary {
 		}
 	}
 	return out
+}
+
+// CanaryOf is the canary of a route as it stands, and the side of a client where its address settles it: else empty.
+func (p *Proxy) CanaryOf(service string, route int, client netip.Addr) (c Canary, side string, ok bool) {
+	s := p.hosts.named[service]
+	if s == nil || route >= len(s.plans) || s.plans[route].canary == nil {
+		return Canary{}, "", false
+	}
+	plan := s.plans[route].canary
+	c = Canary{CanaryName: plan.name, Print: plan.print, Config: plan.config}
+	c.Weight, c.Stopped = plan.weight(p.o.Lasting)
+	switch {
+	case c.Stopped || c.Weight <= 0:
+		side = canary.Stable.String()
+	case c.Weight >= 1:
+		side = canary.Canary.String()
+	case plan.config.Sticky == "client" && client.IsValid():
+		side = canary.Stable.String()
+		if falls(c.Service, c.To, client.Unmap().String()) < c.Weight {
+			side = canary.Canary.String()
+		}
+	}
+	return c, side, true
 }
 
 // InForce forgets what only earlier configurations needed. To be called once the Proxy's own is in force.

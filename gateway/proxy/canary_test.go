@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -98,6 +99,31 @@ func TestCanaryChoice(t *testing.T) {
 		if resp, body := g.get("GET", "/", tt.header); body != tt.want || len(resp.Cookies()) > 0 {
 			t.Errorf("%s: %q %v, want %q", tt.name, body, resp.Cookies(), tt.want)
 		}
+	}
+}
+
+// TestCanaryOfAClient: the side that is told of a client by its address is the one that serves it.
+func TestCanaryOfAClient(t *testing.T) {
+	g := sides(t, `{match: {path: /*}, cache: off, canary: {to: v2, weight: 40%, sticky: client}}`, nil, nil)
+	seen := map[string]int{}
+	for i := range 60 {
+		addr := fmt.Sprintf("192.0.2.%d", i)
+		g.from(addr)
+		_, body := g.get("GET", "/")
+		c, side, ok := g.proxy.CanaryOf("web", 0, netip.MustParseAddr(addr))
+		if !ok || side != body || c.To != "v2" || c.Weight != 0.4 {
+			t.Errorf("%s: told %q, served by %q; %+v", addr, side, body, c)
+		}
+		seen[body]++
+	}
+	if len(seen) != 2 {
+		t.Error(seen)
+	}
+	if _, side, _ := g.proxy.CanaryOf("web", 0, netip.Addr{}); side != "" {
+		t.Error("the side of nobody is", side)
+	}
+	if _, _, ok := g.proxy.CanaryOf("v2", 0, netip.Addr{}); ok {
+		t.Error("a route without a canary has one")
 	}
 }
 

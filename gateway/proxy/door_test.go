@@ -54,7 +54,7 @@ services:
   shop:
     hosts: [shop.test]
     pools: {any: {origins: ["%s"]}}
-    pool: {check: {path: /healthz, interval: 200ms, timeout: 100ms}}
+    pool: {check: {path: /healthz, interval: 10s, timeout: 5s}} # a slow machine is no failing pool
     routes: [{match: {path: /api/*, methods: [POST]}, rate_limit: {by: route, rate: 1/m, burst: 1}}]
   plain: {hosts: [plain.test], pools: {any: {origins: ["%s"]}}}
 `, origin.URL, origin.URL), nil)

@@ -205,6 +205,24 @@ func TestSlowPools(t *testing.T) {
 	if causes[CauseTimeout] == 0 || causes[CauseBreakerOpen] == 0 || len(causes) != 2 {
 		t.Errorf("%v: first timeouts, then refusals at once", causes)
 	}
+	var well atomic.Bool
+	sick := func(w http.ResponseWriter, r *http.Request) {
+		if !well.Load() {
+			slow(w, r)
+			return
+		}
+		hello(w, r)
+	}
+	back := newTestPool(t, PoolOptions{Origins: []string{good(t, sick), good(t, sick)}, Breaker: configs.Breaker{MinRequests: 5, Open: configs.Duration(20 * time.Millisecond)}})
+	for range 20 {
+		if got, _, _, err := do(back, request(t, "GET", nil), pol); err == nil {
+			t.Error("all of the pool was slow, and one answered:", got)
+		}
+	}
+	well.Store(true)
+	pol.FirstByte = 10 * time.Second
+	waitFor(t, func() bool { got, _, _, _ := do(back, request(t, "GET", nil), pol); return got == "hello" })
+	wantIdle(t, back)
 	wantIdle(t, half)
 	wantIdle(t, all)
 }

@@ -87,7 +87,7 @@ type Node struct {
 	purgeWriter *purgeWriter
 	wire        *network // simulated; nil: as it is
 	purgeEvents eventLimit
-	groupPurges groupPurges
+	groupPurges *groupPurges
 	doubts      atomic.Bool // of what an earlier process left in the cache on disk
 
 	joined   chan struct{}         // closed when the node may take traffic

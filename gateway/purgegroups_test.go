@@ -53,6 +53,21 @@ func TestGroupsGoEverywhere(t *testing.T) {
 	if _, body := get(t, clients[0], "GET", "http://shop.test/a"); body != "2" || testutil.ToFloat64(n.metrics.node.groupsKept) != 1 {
 		t.Errorf("past the bound, where it was changed is %s", body)
 	}
+
+	// Many of them share registers: a ring that turns fast is lost to nodes that were away for a moment.
+	n.groupPurges.limit.SetBurst(groupPurgesAtOnce)
+	issued := func() uint64 {
+		n.purgeWriter.mu.Lock()
+		defer n.purgeWriter.mu.Unlock()
+		return n.purgeWriter.seq
+	}
+	before, began := issued(), time.Now()
+	for range 60 {
+		get(t, clients[0], "POST", "http://shop.test/form")
+	}
+	if most := 2 + uint64(time.Since(began)/groupPace); issued()-before > most {
+		t.Errorf("60 requests made %d registers in %s, more than %d", issued()-before, time.Since(began), most)
+	}
 }
 
 // A purge of groups is written, and read again, as it was.

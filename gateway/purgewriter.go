@@ -193,6 +193,16 @@ func (w *purgeWriter) close() {
 	w.flying.Wait()
 }
 
+// run runs f until it ends, at the latest when the writer is closed; false: it is.
+func (w *purgeWriter) run(f func(context.Context)) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.closed {
+		w.flying.Go(func() { f(w.ctx) })
+	}
+	return !w.closed
+}
+
 func (w *purgeWriter) submit(j *purgeJob) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -226,7 +236,7 @@ func (w *purgeWriter) depart() {
 		if full {
 			continue
 		}
-		pace.Reset(purgePace * time.Duration(max(1, len(parts[0].job.scope)/purgePaceFor)))
+		pace.Reset(purgePace * time.Duration(max(1, len(w.fleet.Members())/purgePaceFor)))
 		<-pace.C
 	}
 }

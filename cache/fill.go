@@ -42,6 +42,7 @@ type fill struct {
 	asking  Asking
 	prior   *object // being revalidated; nil: none
 	from    *object // of another content coding, of which it is made if it still can be; nil: none
+	only    bool    // it must not ask the origin if it can't be made of from
 	began   time.Time
 	ctx     context.Context
 	cancel  context.CancelFunc
@@ -184,6 +185,11 @@ func (f *fill) open() {
 		if response := f.recode(now); response != nil {
 			f.recoded, f.prior = true, nil
 			f.decide(response, now)
+			return
+		}
+		if f.only {
+			f.prior = nil
+			f.lose(now, errors.New("no encoder is free"), 0)
 			return
 		}
 	}
@@ -365,6 +371,9 @@ func (f *fill) pump() {
 		if len(trailer) == 0 && !f.stream.overflow {
 			f.store(held)
 		}
+	}
+	if f.recoded && f.stream.overflow {
+		f.from.set(isVast)
 	}
 	f.body.Close()
 	f.c.store.unshare(f)

@@ -78,6 +78,7 @@ const (
 	isEvicted               // the budget dropped it
 	isCoded                 // a Recoder applied its content coding; never changes either
 	isImmutable             // is not refreshed while it is fresh (RFC 8246); nor this
+	isVast                  // recoded, it was too large to store
 )
 
 func (o *object) is(bit uint32) bool { return o.state.Load()&bit != 0 }

@@ -31,6 +31,9 @@ func (x *exchange) source(least time.Duration) *object {
 	if o == nil || !o.isFresh(x.now) || o.remaining(x.now) <= least || x.c.unsure(o) || !o.is(isLicensed) && x.header["Authorization"] != nil {
 		return nil
 	}
+	if o.is(isVast) && (x.r.Method == http.MethodHead || x.header["Range"] != nil) {
+		return nil // all of it would be recoded for a part of it, each time
+	}
 	if !x.policy.Recoder.Recodes(int(o.status), o.header(), o.length, coding(x.header)) {
 		return nil
 	}
@@ -78,7 +81,11 @@ func (x *exchange) recode(stale *object, reason string) (out Outcome, done bool)
 	case f == nil:
 		return out, false
 	case leads:
+		f.only = x.request.onlyIfCached || x.r.Method == http.MethodHead || x.header["Range"] != nil
 		go f.run()
+	case f.from == nil: // it asks the origin: forward knows how long to wait for it
+		f.detach(false)
+		return out, false
 	}
 	select {
 	case <-f.ready:
@@ -87,7 +94,7 @@ func (x *exchange) recode(stale *object, reason string) (out Outcome, done bool)
 		return failure(reason, context.Cause(x.r.Context())), true
 	}
 	if !f.recoded {
-		if leads {
+		if leads && !f.only {
 			return x.conclude(f, reason), true
 		}
 		f.detach(false)

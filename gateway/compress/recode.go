@@ -34,7 +34,11 @@ func (c *Compressor) Recode(resp *http.Response, coding string) *http.Response {
 	if !encoded(resp.Header) {
 		from = -1
 	}
-	if c.live.Load() >= c.maxEncoders {
+	need := int64(1)
+	if from >= 0 && coding != "" {
+		need = 2
+	}
+	if c.live.Load()+need > c.maxEncoders {
 		c.metrics.refused.WithLabelValues("encoders").Inc()
 		return nil
 	}

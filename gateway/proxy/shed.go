@@ -12,7 +12,7 @@ import (
 // asked for, its body is read and another server is asked about it. What the cache may answer goes on, and so does what
 // another region may serve, or has a place of its own; the pool itself refuses those of them that it must.
 func (x *exchange) shed() *refusal {
-	if x.head.hop > 0 || x.cacheable() {
+	if r := x.match.route; x.head.hop > 0 || x.cacheable() || r.Redirect != nil || r.Respond != nil {
 		return nil
 	}
 	pool := x.p.o.Pools[x.target()]

@@ -135,3 +135,31 @@ func BenchmarkShed(b *testing.B) {
 		})
 	}
 }
+
+// What is answered here needs no origin, so a full pool sheds none of it.
+func TestAnswersOfOursAreNotShed(t *testing.T) {
+	held, taken := make(chan struct{}), make(chan struct{})
+	work := origin(t, func(http.ResponseWriter, *http.Request) { taken <- struct{}{}; <-held })
+	g := newRig(t, one(`
+    pool: {concurrency: 1}
+    routes:
+      - {match: {path: /free/*}, cache: off, priority: critical}
+      - match: {path: /moved/*}
+        redirect: {to: "https://new.test{path}"}
+      - match: {path: /fixed}
+        cache: off
+        respond: {status: 200, body: hi}
+      - match: {path: /*}
+`, work), nil)
+	var filled sync.WaitGroup
+	filled.Go(func() { g.get("GET", "/free/x") })
+	<-taken
+	t.Cleanup(func() { close(held); filled.Wait() })
+	for path, want := range map[string]int{"/moved/x": http.StatusPermanentRedirect, "/fixed": http.StatusOK, "/other": http.StatusServiceUnavailable} {
+		w := httptest.NewRecorder()
+		g.proxy.Serve(w, httptest.NewRequest("POST", "http://shop.test"+path, nil), benchConn)
+		if w.Code != want {
+			t.Errorf("%s: %d %s", path, w.Code, w.Body)
+		}
+	}
+}

@@ -31,6 +31,7 @@ type headResult struct {
 	loops   []string   // CDN-Loop as received
 	hop     int        // nodes of this fleet that forwarded it before: 0 from a client
 	service string     // on a forwarded request: the service that the first node matched
+	again   bool       // on a forwarded request: an origin of another region may have seen it
 	stay    bool       // on a forwarded request: to be served in this region, or refused
 	role    string     // on one that another node's cache sends: what this node is to it
 	to      string     // on a forwarded request: the service whose pools are to serve it; empty: as the route says
@@ -68,8 +69,9 @@ const (
 	headerScheme  = "Landfall-Scheme"
 	headerUpgrade = "Landfall-Upgrade"
 	headerStatus  = "Landfall-Status"
-	headerFault   = "X-Landfall-Fault" // told to clients: a fault was made on purpose
-	headerNoPool  = "Landfall-No-Pool" // on an answer: nothing was sent to an origin, try elsewhere
+	headerFault   = "X-Landfall-Fault"  // told to clients: a fault was made on purpose
+	headerAgain   = "Landfall-Repeated" // an origin of another region may have seen the request: no further region repeats it
+	headerNoPool  = "Landfall-No-Pool"  // on an answer: nothing was sent to an origin, try elsewhere
 )
 
 // IsForwarded tells a request that another node forwards from the peer channel's own messages.
@@ -158,6 +160,7 @@ func (p *Proxy) peerHead(h headResult, r *http.Request) (headResult, *refusal) {
 	h.country = r.Header.Get("X-Client-Country") // the first node's word
 	h.hop, h.client, h.service, h.to = hop, client, r.Header.Get(headerService), r.Header.Get(headerTo)
 	h.stay = r.Header.Get(headerStay) != ""
+	h.again = r.Header.Get(headerAgain) != ""
 	h.upgrade = r.Header.Get(headerUpgrade)
 	switch role := r.Header.Get(headerRole); {
 	case role == roleForget:

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -65,13 +66,20 @@ func (x *exchange) anywhere(from *http.Request, coding string, body *bodyWatch) 
 		return resp, tr, err
 	}
 	// The pool failed before its health said so. Another region may serve what was not sent, or is safe to send twice.
-	if untouched(err, body) || x.mayRepeat(err, pool, from, body) {
+	again := !untouched(err, body)
+	if again {
+		from = from.WithContext(context.WithValue(from.Context(), repeated{}, true)) // in one other region, and no third
+	}
+	if !again || !x.head.again && x.mayRepeat(err, pool, from, body) {
 		if resp2, tr2, err2 := x.elsewhere(from, coding, body); err2 == nil {
 			return resp2, tr2, nil
 		}
 	}
 	return resp, tr, err
 }
+
+// repeated is a context's key: the request was sent in this region, and is sent again in another.
+type repeated struct{}
 
 // mayRepeat tells whether a request that an origin may have seen goes to another region: when it is safe to send twice
 // (RFC 9110 section 9.2.2), its body is whole, the failure is one that the route retries, and the pool's retry budget
@@ -237,6 +245,9 @@ func (x *exchange) forwardAs(from *http.Request, coding string, body *bodyWatch,
 	x.setHop(h)
 	if stay {
 		h.Set(headerStay, "1")
+	}
+	if x.head.again || from.Context().Value(repeated{}) != nil {
+		h.Set(headerAgain, "1")
 	}
 	if more != nil {
 		more(h)

@@ -5,6 +5,7 @@ import (
 	"hash/maphash"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -54,6 +55,9 @@ type Policy struct {
 	// Invalidated is told of each URL of the request's host that an unsafe request has changed, before its answer is sent:
 	// an escaped path, and a query as it is in the key. nil: nobody is.
 	Invalidated func(path, query string)
+	// PathOf is the form in which requests for a URL have its path, for the URLs that responses name; false: such requests
+	// are refused. nil: as it is.
+	PathOf func(*url.URL) (path string, ok bool)
 	// GroupsInvalidated is told of the cache groups that an unsafe request has invalidated, as Purge takes them. nil: nobody is.
 	GroupsInvalidated func(origin string, names []string)
 }

@@ -381,9 +381,13 @@ func (x *exchange) invalidate(h http.Header) {
 		if err != nil || h.Get(name) == "" {
 			continue
 		}
-		k := KeyOf(Request{
-			Service: x.key.Service, Scheme: ref.Scheme, Host: ref.Host, Path: ref.EscapedPath(), RawQuery: ref.RawQuery,
-		})
+		path := ref.EscapedPath()
+		if x.policy.PathOf != nil {
+			if form, ok := x.policy.PathOf(ref); ok {
+				path = form
+			}
+		}
+		k := KeyOf(Request{Service: x.key.Service, Scheme: ref.Scheme, Host: ref.Host, Path: path, RawQuery: ref.RawQuery})
 		if k.Scheme == x.key.Scheme && k.Host == x.key.Host && k.Port == x.key.Port && k != x.key {
 			x.forget(k)
 		}

@@ -4,7 +4,7 @@ package configs
 type Paths struct {
 	MergeSlashes   *bool  `yaml:"merge_slashes" doc:"Take //a///b for /a/b, as most origins do." default:"true"`
 	EscapedSlashes string `yaml:"escaped_slashes" doc:"What %2F is: keep (a part of a name, as RFC 3986 has it), decode (a slash, for origins that take it for one), or refuse (400)." default:"keep" enum:"keep,decode,refuse"`
-	Ambiguous      string `yaml:"ambiguous" doc:"A path that origins may read differently (escaped slashes and backslashes, ;parameters, what is escaped twice), such as /public/..%2Fadmin, where that reading has another route whose allow, deny, auth, basic_auth, rate_limit, respond or redirect is not the same, or none: refuse (400) or allow." default:"refuse" enum:"refuse,allow"`
+	Ambiguous      string `yaml:"ambiguous" doc:"A path that origins may read differently (escaped slashes and backslashes, ;parameters, what is escaped twice; not letter case, trailing dots and spaces, an escaped ? or #), such as /public/..%2Fadmin, where that reading has another route whose allow, deny, auth, basic_auth, rate_limit, respond or redirect is not the same, or none: refuse (400) or allow." default:"refuse" enum:"refuse,allow"`
 }
 
 // Redirect sends the client elsewhere.

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"fmt"
 	"net/url"
 	"reflect"
 	"strconv"
@@ -122,6 +123,15 @@ func pathRulesOf(c configs.Paths) pathRules {
 		merge: c.MergeSlashes == nil || *c.MergeSlashes, decode: c.EscapedSlashes == "decode", refuse: c.EscapedSlashes == "refuse",
 		strict: c.Ambiguous != "allow",
 	}
+}
+
+// of is the form in which requests for a URL have its path; false: they are refused.
+func (r pathRules) of(u *url.URL) (string, bool) {
+	path, ok := normalPath(u)
+	if !ok {
+		return "", false
+	}
+	return r.normal(path)
 }
 
 // normal brings a normalPath into the service's form. It is false for a path that the service refuses.
@@ -268,11 +278,23 @@ func cutPrefix(path, prefix string) (rest string, ok bool) {
 	if rest, ok = strings.CutPrefix(path, prefix); ok || strings.IndexByte(path, '%') < 0 && strings.IndexByte(prefix, '%') < 0 {
 		return rest, ok
 	}
-	wanted := matchForm(prefix)
-	for i := len(path); i > 0; i = strings.LastIndexByte(path[:i], '/') {
-		if matchForm(path[:i]) == wanted {
-			return path[i:], true
+	at, n := len(path), strings.Count(prefix, "/") // slashes are never decoded, so both have as many
+	for i := range len(path) {
+		if path[i] == '/' {
+			if n == 0 {
+				at = i
+				break
+			}
+			n--
 		}
 	}
+	if matchForm(path[:at]) == matchForm(prefix) {
+		return path[at:], true
+	}
 	return path, false
+}
+
+// digest is a short text that tells rules apart by which one request, or one purge, has different paths.
+func (r pathRules) digest() string {
+	return fmt.Sprintf("-%t-%t-%t", r.merge, r.decode, r.refuse)
 }

@@ -234,3 +234,11 @@ func BenchmarkRoute(b *testing.B) {
 		})
 	}
 }
+
+// A prefix is looked for in one place, however long and escaped the path is.
+func TestStripPrefixIsCheap(t *testing.T) {
+	path := "/%40" + strings.Repeat("/a", 16<<10)
+	if n := testing.AllocsPerRun(10, func() { cutPrefix(path, "/api") }); n > 8 {
+		t.Errorf("%.0f allocations for a path of %d bytes", n, len(path))
+	}
+}

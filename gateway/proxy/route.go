@@ -23,7 +23,8 @@ type service struct {
 	config *configs.Service
 	plans  []plan // of each route
 
-	paths pathRules
+	paths  pathRules
+	pathOf func(*url.URL) (string, bool) // by these rules, for the cache
 
 	homes   *homes.Directory // nil without an affinity
 	writers writers
@@ -65,6 +66,7 @@ func newHostTable(c *configs.Config, p *Proxy) (hostTable, error) {
 	t := hostTable{exact: map[string]*service{}, suffix: map[string]*service{}, named: map[string]*service{}}
 	for _, name := range ServiceNames(c) {
 		s := &service{name: name, config: c.Services[name], paths: pathRulesOf(c.Services[name].Paths)}
+		s.pathOf = s.paths.of
 		t.named[name] = s
 		classes, limits := guardClasses(s.config.Routes), limitNames(name, s.config.Routes)
 		for i := range s.config.Routes {
@@ -76,7 +78,7 @@ func newHostTable(c *configs.Config, p *Proxy) (hostTable, error) {
 			key := keyPolicy(r)
 			s.plans = append(s.plans, plan{
 				route: r, pattern: s.paths.pattern(r.Match.Path), guards: classes[i], policy: policy, meter: new(meter), gate: l.gatekeeper(limits[i], s.config, r, p),
-				key: key, keyed: key.Digest(), negative: negativeTTLs(r.Cache),
+				key: key, keyed: key.Digest() + s.paths.digest(), negative: negativeTTLs(r.Cache),
 				canary: l.canaryPlan(name, r.Canary, p.o.Metrics), variant: flagVariant(r.Match.Flag),
 			})
 		}

@@ -73,8 +73,8 @@ func (x *exchange) cachePolicy() cache.Policy {
 		groups = func(origin string, names []string) { x.p.o.Groups(x.match.service.name, origin, names) }
 	}
 	return cache.Policy{
-		GroupsInvalidated: groups,
-		Peer:              x.head.role != "", Invalidated: invalidated, Recoder: x.p.o.Compressor,
+		GroupsInvalidated: groups, PathOf: x.match.service.pathOf,
+		Peer: x.head.role != "", Invalidated: invalidated, Recoder: x.p.o.Compressor,
 		Off: c.Off || x.wrote, TTL: std(c.TTL), StaleWhileRevalidate: std(c.StaleWhileRevalidate), StaleIfError: std(c.StaleIfError),
 		Negative: x.match.negative, Jitter: float64(c.Jitter), RefreshAhead: float64(c.RefreshAhead), RangeFill: c.RangeFill,
 	}

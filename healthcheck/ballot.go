@@ -132,6 +132,15 @@ func (b *Ballot) byNeighbours(node, region string) (ok bool, evidence string) {
 	if len(against) == 0 {
 		return true, "no observer"
 	}
+	mute := 0
+	for _, v := range b.mute[node] {
+		if v.observer != node {
+			mute++
+		}
+	}
+	if mute >= len(against[region]) { // who is cut off hears few, and few are no quorum
+		return true, fmt.Sprintf("%d of its neighbours can't be heard", mute)
+	}
 	return false, "unreachable from its neighbours in " + list(against)
 }
 

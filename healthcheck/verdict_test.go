@@ -95,6 +95,12 @@ func TestReachableByNeighbours(t *testing.T) {
 		"one region: who asks of itself is there": {
 			[]Observation{sees("x1", "x"), {Observer: "x2", ObserverRegion: "x", Unheard: true}}, "any", true, "no observer",
 		},
+		"one region: who is cut off does not decide": {
+			[]Observation{sees("x2", "x", "x1", "x3", "x4", "x5"), unheard("x1"), unheard("x3"), unheard("x4"), unheard("x5")}, "majority", true, "3 of its neighbours can't be heard",
+		},
+		"one region: two that were killed at once": {
+			[]Observation{sees("x2", "x", "x1", "x3"), unheard("x1"), unheard("x3"), sees("x4", "x", "x1", "x3"), sees("x5", "x", "x1", "x3")}, "majority", false, "unreachable from its neighbours in x (x2, x4, x5)",
+		},
 		"others that have not looked leave it to nobody": {
 			[]Observation{sees("x2", "x", "x1"), {Observer: "a1", ObserverRegion: "a", Watches: []string{}}}, "any", true, "no observer in another region",
 		},
@@ -103,6 +109,10 @@ func TestReachableByNeighbours(t *testing.T) {
 
 func sees(observer, region string, unreachable ...string) Observation {
 	return Observation{Observer: observer, ObserverRegion: region, Unreachable: unreachable}
+}
+
+func unheard(observer string) Observation {
+	return Observation{Observer: observer, ObserverRegion: "x", Unheard: true, Watches: []string{"x1"}}
 }
 
 type ballotCase struct {

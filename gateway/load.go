@@ -208,6 +208,8 @@ func (sp *spills) tick(n *Node) {
 		load := routing.Load{Ratio: r.Load / r.Capacity}
 		if steering.SpillByLatency {
 			load.Stretch = svc.Places[self].Strain.Stretch
+		} else {
+			next = next.Whole()
 		}
 		if speaks != nil && !speaks.Self {
 			told := speaks.report.Spill[svc.Name]

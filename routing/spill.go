@@ -30,6 +30,12 @@ type Spill struct {
 	trial trial
 }
 
+// Whole is the control without what it learnt by latency.
+func (s Spill) Whole() Spill {
+	s.Fit, s.trial = 1, trial{}
+	return s
+}
+
 // Load is what a region has to carry, as it was measured.
 type Load struct {
 	Ratio   float64 // requests a second, as a share of the capacity

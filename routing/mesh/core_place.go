@@ -122,7 +122,7 @@ func (c *core) tellPlace(now instant) {
 		away, middle = away+d*d, middle+v*v
 	}
 	moved := math.Sqrt(away) + math.Abs(p.own.Height-p.told.Height)
-	surer := p.told.Error > settledError && p.own.Error < p.told.Error/2
+	surer := p.told.Error > settledError && (p.own.Error <= settledError || p.own.Error < p.told.Error/2)
 	if c.self.sections[sectionPlace] != nil && moved <= max(math.Sqrt(middle)*placeShare, placeLeast) && !surer {
 		return
 	}

@@ -111,6 +111,9 @@ func (l *Lab) prepare() (err error) {
 	if err := l.makeDir(); err != nil {
 		return err
 	}
+	if err := l.forgetTroubles(); err != nil {
+		return err
+	}
 	l.meshKey, err = writeFiles(&l.fleet, time.Now())
 	return err
 }

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -38,6 +39,18 @@ func (l *Lab) SetTrouble(name string, t Trouble) error {
 			}
 			if err := os.Rename(path+".new", path); err != nil {
 				return fmt.Errorf("tell %s of its network: %w", n.Name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// forgetTroubles removes what an earlier lab in the same folder may have left behind, when it ended amid a drill.
+func (l *Lab) forgetTroubles() error {
+	for _, r := range l.fleet.Regions {
+		for _, n := range r.Nodes {
+			if err := os.Remove(l.networkFile(n)); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return fmt.Errorf("mend the network of %s: %w", n.Name, err)
 			}
 		}
 	}

@@ -40,4 +40,14 @@ func TestTrouble(t *testing.T) {
 	if err := c.SetTrouble(t.Context(), "eu-west", Trouble{Loss: 101}); err == nil {
 		t.Error("more than all was lost")
 	}
+	if err := l.forgetTroubles(); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range l.fleet.Regions {
+		for _, n := range r.Nodes {
+			if _, err := os.ReadFile(l.networkFile(n)); err == nil {
+				t.Errorf("%s would start with the last lab's troubles", n.Name)
+			}
+		}
+	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -88,6 +89,7 @@ func printPools(w io.Writer, pools admin.List[admin.Pool]) error {
 					notes = append(notes, note)
 				}
 			}
+			slices.Sort(notes)
 			if o.Detail != "" {
 				notes = append(notes, o.Detail)
 			}

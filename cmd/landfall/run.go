@@ -22,6 +22,7 @@ import (
 func runCommand() *cobra.Command {
 	var o gateway.Options
 	var advertise, latency []string
+	var clock time.Duration
 	c := &cobra.Command{
 		Use: "run --config FILE", Short: "Run one gateway node", Args: cobra.NoArgs,
 		Long: `Run one gateway node. It prints one line a listener, then "ready".
@@ -45,6 +46,7 @@ Every flag has an environment twin: --region is LANDFALL_REGION.`,
 			if o.Latency, err = parseLatency(latency); err != nil {
 				return usageError{err}
 			}
+			o.Now = func() time.Time { return time.Now().Add(clock) }
 			lab.WatchParent(os.Exit)
 			return runNode(cmd.Context(), o, cmd.OutOrStdout())
 		},
@@ -60,12 +62,13 @@ Every flag has an environment twin: --region is LANDFALL_REGION.`,
 	f.StringVar(&o.Admin, "admin", "", "address (or http URL) of the admin API, instead of listen.admin")
 	f.StringSliceVar(&latency, "latency", nil, "REGION=DURATION: delay what is sent to a region's nodes, one way; for labs and drills")
 	f.StringVar(&o.Network, "network", "", "file with lines REGION cut, or REGION loss 5%: what the way to other regions' nodes suffers, as it says at the time; for labs and drills")
+	f.DurationVar(&clock, "clock", 0, "how far ahead this node's clock goes (behind: -30s); for labs and drills")
 	return c
 }
 
 // runNode runs a node until a signal or a failure ends it.
 func runNode(ctx context.Context, o gateway.Options, out io.Writer) error {
-	o.Lookup, o.Now, o.Version = os.LookupEnv, time.Now, buildVersion()
+	o.Lookup, o.Version = os.LookupEnv, buildVersion()
 	o.Print = func(line string) { fmt.Fprintln(out, line) }
 	// Before anything else, so that a signal during the start is not lost. The first SIGTERM or Ctrl-C stops in stages; a
 	// second one cuts what is left.

@@ -287,13 +287,15 @@ func TestEnvTwins(t *testing.T) {
 		t.Setenv("LANDFALL_"+strings.ToUpper(name), "x1,x2")
 		seen++
 	}
+	t.Setenv("LANDFALL_CLOCK", "-30s")
+	seen++
 	if err := flags.Set("node", "given"); err != nil {
 		t.Fatal(err)
 	}
 	if err := envTwins(flags); err != nil {
 		t.Fatal(err)
 	}
-	for name, want := range map[string]string{"node": "given", "config": "x1,x2", "admin": "x1,x2", "join": "[x1,x2]", "latency": "[x1,x2]"} {
+	for name, want := range map[string]string{"node": "given", "config": "x1,x2", "admin": "x1,x2", "join": "[x1,x2]", "latency": "[x1,x2]", "clock": "-30s"} {
 		if got := flags.Lookup(name).Value.String(); got != want {
 			t.Errorf("--%s is %q, want %q", name, got, want)
 		}

@@ -36,10 +36,12 @@ const (
 	pauseNode    = 4 * time.Second
 	badNetwork   = 5 * time.Second // how long a region is cut off, and how long much is lost on its ways
 	drillLoss    = 10              // percent
+	drillSkew    = 55              // seconds by which a region's clocks are off at most, either way
 )
 
-// purgeDrill changes objects and purges them, reads them everywhere, kills a region, stops a node of another, cuts it off and lets its
-// packets get lost meanwhile, and then looks for reads that were older than they may be.
+// purgeDrill changes objects and purges them, and reads them everywhere. Meanwhile it kills a region and gives it clocks that are
+// off, stops a node of another, cuts that region off and lets its packets get lost. Then it looks for reads that were older than
+// they may be.
 func purgeDrill(ctx context.Context, s *session) error {
 	if err := s.phase(ctx, "before", time.Second); err != nil {
 		return err
@@ -76,7 +78,7 @@ func purgeDrill(ctx context.Context, s *session) error {
 	ended()
 	running.Wait()
 	s.judgePurges(out)
-	return err
+	return errors.Join(err, s.setClocks(context.WithoutCancel(ctx), s.target.Name))
 }
 
 // purgeFaults is the trouble, for as long as the drill lasts.
@@ -90,6 +92,7 @@ func (s *session) purgeFaults(ctx context.Context) error {
 	if other.Name == s.target.Name {
 		other = s.fleet.Regions[1]
 	}
+	clocks := rand.New(rand.NewPCG(s.o.Seed, 7))
 	for round := 0; ; round++ {
 		if err := s.phase(ctx, fmt.Sprintf("quiet %d", round+1), 4*time.Second); err != nil {
 			return err
@@ -108,11 +111,18 @@ func (s *session) purgeFaults(ctx context.Context) error {
 			return err
 		}
 		err := pause(ctx, 4*time.Second)
-		s.say("bringing %s back", s.target.Name)
-		if err = errors.Join(err, s.control.StartRegion(context.WithoutCancel(ctx), s.target.Name)); err != nil {
+		off := time.Duration(clocks.IntN(2*drillSkew+1)-drillSkew) * time.Second
+		s.say("bringing %s back, with clocks that are off by %s", s.target.Name, off)
+		if err = errors.Join(err, s.control.SetTrouble(context.WithoutCancel(ctx), s.target.Name, lab.Trouble{Clock: off}),
+			s.control.StartRegion(context.WithoutCancel(ctx), s.target.Name)); err != nil {
 			return err
 		}
 	}
+}
+
+// setClocks lets a region go on with clocks that are right.
+func (s *session) setClocks(ctx context.Context, region string) error {
+	return errors.Join(s.control.SetTrouble(ctx, region, lab.Trouble{}), s.control.KillRegion(ctx, region), s.control.StartRegion(ctx, region))
 }
 
 // standStill stops a node's process and lets it go on: to the others it is silent, and it knows nothing of it.

@@ -160,7 +160,7 @@ func (c Control) StartRegion(ctx context.Context, region string) error {
 
 // SetTrouble breaks or mends the network between a region and the others.
 func (c Control) SetTrouble(ctx context.Context, region string, t Trouble) error {
-	_, err := c.call(ctx, http.MethodPost, fmt.Sprintf("/lab/regions/%s/network?cut=%t&loss=%d", url.PathEscape(region), t.Cut, t.Loss))
+	_, err := c.call(ctx, http.MethodPost, fmt.Sprintf("/lab/regions/%s/network?cut=%t&loss=%d&clock=%s", url.PathEscape(region), t.Cut, t.Loss, t.Clock))
 	return err
 }
 

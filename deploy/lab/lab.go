@@ -194,7 +194,8 @@ func (l *Lab) nodeArgs(r Region, n Node) []string {
 	}
 	return []string{"run", "--config", filepath.Join(l.fleet.Dir, "fleet.yaml"), "--node", n.Name, "--region", r.Name,
 		"--bind", n.Addr.String(), "--advertise", n.Addr.String(), "--data", filepath.Join(l.fleet.Dir, n.Name),
-		"--admin", fmt.Sprintf("%s:%d", n.Addr, adminPort), "--latency", strings.Join(delays, ","), "--network", l.networkFile(n)}
+		"--admin", fmt.Sprintf("%s:%d", n.Addr, adminPort), "--latency", strings.Join(delays, ","), "--network", l.networkFile(n),
+		"--clock", l.troubles[r.Name].Clock.String()}
 }
 
 // KillRegion ends every process of a region at once, as a power cut would.

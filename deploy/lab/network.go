@@ -8,12 +8,15 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 )
 
-// Trouble is what the way between a region and the others suffers: gossip and the peer channel, not clients nor origins.
+// Trouble is what the way between a region and the others suffers: gossip and the peer channel, not clients nor origins. And
+// what its clocks do.
 type Trouble struct {
-	Cut  bool
-	Loss int // percent
+	Cut   bool
+	Loss  int           // percent
+	Clock time.Duration // how far ahead the clocks of its nodes are, from their next start on
 }
 
 // SetTrouble breaks or mends the network between a region and the others. The nodes see it within a fraction of a second.
@@ -22,6 +25,9 @@ func (l *Lab) SetTrouble(name string, t Trouble) error {
 	defer l.mu.Unlock()
 	if _, err := l.region(name); err != nil {
 		return err
+	}
+	if t.Clock.Abs() > time.Hour {
+		return fmt.Errorf("clocks are off by at most an hour, not %s", t.Clock)
 	}
 	if t.Loss < 0 || t.Loss > 100 {
 		return fmt.Errorf("loss is 0 to 100 percent, not %d", t.Loss)
@@ -76,19 +82,22 @@ func (l *Lab) networkOf(from string) string {
 
 func (l *Lab) networkFile(n Node) string { return filepath.Join(l.fleet.Dir, n.Name+".network") }
 
-// serveTrouble answers POST /lab/regions/{region}/network?cut=BOOL&loss=PERCENT.
+// serveTrouble answers POST /lab/regions/{region}/network?cut=BOOL&loss=PERCENT&clock=DURATION.
 func (l *Lab) serveTrouble(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	var t Trouble
-	var err1, err2 error
+	var err1, err2, err3 error
 	if s := q.Get("cut"); s != "" {
 		t.Cut, err1 = strconv.ParseBool(s)
 	}
 	if s := q.Get("loss"); s != "" {
 		t.Loss, err2 = strconv.Atoi(s)
 	}
-	if err1 != nil || err2 != nil {
-		http.Error(w, "expected cut=true or cut=false, and loss= a percentage", http.StatusBadRequest)
+	if s := q.Get("clock"); s != "" {
+		t.Clock, err3 = time.ParseDuration(s)
+	}
+	if err1 != nil || err2 != nil || err3 != nil {
+		http.Error(w, "expected cut=true or cut=false, loss= a percentage, and clock= a duration such as -30s", http.StatusBadRequest)
 		return
 	}
 	if err := l.SetTrouble(r.PathValue("region"), t); err != nil {

@@ -3,7 +3,9 @@ package lab
 import (
 	"net/http/httptest"
 	"os"
+	"slices"
 	"testing"
+	"time"
 )
 
 // Each node's file says what the ways from its region suffer, and nothing of its own region.
@@ -39,6 +41,18 @@ func TestTrouble(t *testing.T) {
 	}
 	if err := c.SetTrouble(t.Context(), "eu-west", Trouble{Loss: 101}); err == nil {
 		t.Error("more than all was lost")
+	}
+	if err := c.SetTrouble(t.Context(), "eu-west", Trouble{Clock: 2 * time.Hour}); err == nil {
+		t.Error("a clock was off by hours")
+	}
+	if err := c.SetTrouble(t.Context(), "eu-west", Trouble{Clock: -30 * time.Second}); err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []string{"-30s", "0s"} {
+		r := l.fleet.Regions[i]
+		if args := l.nodeArgs(r, r.Nodes[0]); !slices.Equal(args[len(args)-2:], []string{"--clock", want}) {
+			t.Errorf("%s starts with %q", r.Name, args)
+		}
 	}
 	if err := l.forgetTroubles(); err != nil {
 		t.Fatal(err)

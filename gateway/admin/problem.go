@@ -94,6 +94,7 @@ func problem(status int, code, title, detail string) *Problem {
 
 // NotFound says that nothing of this kind ("region", "service", ...) has this name, and names the nearest that exists.
 func NotFound(kind, name string, known []string) *Problem {
+	known = slices.Compact(slices.Clone(known)) // origins serve several services
 	detail := fmt.Sprintf("no %s is called %q%s", kind, clip(name, 80), didYouMean(name, known))
 	p := problem(http.StatusNotFound, codeNotFound, "Not found", detail)
 	p.Known = clipList(known)

@@ -7,6 +7,10 @@ const (
 	// so that a storm of purges takes a tenth of a core and no more.
 	sweepRest  = 100 * time.Millisecond
 	sweepShare = 10
+
+	// After sweepSlice of work a sweep pauses, lest purges and requests that arrive meanwhile wait for a core.
+	sweepSlice = 500 * time.Microsecond
+	sweepPause = time.Millisecond
 )
 
 func (c *Cache) wantSweep() {
@@ -43,7 +47,16 @@ func (c *Cache) sweep() {
 // it began. Then it forgets the purges that nothing stored or under way is older than.
 func (c *Cache) sweepOnce() {
 	gen := c.generations.now.Load()
+	began := c.now()
 	for i := range c.store.shards {
+		if c.now().Sub(began) > sweepSlice {
+			select {
+			case <-time.After(sweepPause):
+			case <-c.closing:
+				return
+			}
+			began = c.now()
+		}
 		for _, o := range c.store.shards[i].dead(gen) {
 			c.store.remove(o)
 			c.metrics.reclaimed.Inc()

@@ -130,7 +130,8 @@ func (j *judging) settle(v view, p *routing.Place, subject healthcheck.Subject, 
 func sights(s *routing.Snapshot, facts []regionFacts) []healthcheck.Sight {
 	var out []healthcheck.Sight
 	for i, r := range s.Regions {
-		seen := healthcheck.Sight{Subject: healthcheck.Subject{Region: r.Name}, State: routing.Up, Evidence: facts[i].evidence, Silent: facts[i].silent}
+		f := facts[i]
+		seen := healthcheck.Sight{Subject: healthcheck.Subject{Region: r.Name}, State: routing.Up, Evidence: f.evidence, Silent: f.silent, Starting: f.starting}
 		switch {
 		case facts[i].total == 0: // no node of it was ever met: that is no finding
 			seen.State = routing.Unknown

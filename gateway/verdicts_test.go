@@ -92,3 +92,40 @@ func TestVerdictsInTheSnapshot(t *testing.T) {
 		}
 	}
 }
+
+// A node that meets a region whose nodes are about to serve finds nothing about it yet, and finds it up as soon as one does;
+// a region that was up before has to wait its hold out.
+func TestVerdictsWhileAFleetStarts(t *testing.T) {
+	c, err := configs.Parse("x", []byte(threeRegions), "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	j := newJudging(healthcheck.Policy{Hold: 2 * time.Second, Distrust: 0.5})
+	for second, x := range []struct {
+		members string
+		want    string // of eu and us
+	}{
+		{"ap-1 joining", "unknown unknown"},
+		{"ap-1 joining; eu-1 joining; us-1 joining", "unknown unknown"},
+		{"ap-1 serving; eu-1 serving; us-1 joining", "up unknown"},
+		{"ap-1 serving; eu-1 serving; us-1 serving", "up up"},
+		{"ap-1 serving; eu-1 serving; us-1 dead", "up down"},
+		{"ap-1 serving; eu-1 serving; us-1 joining", "up down"},
+		{"ap-1 serving; eu-1 serving; us-1 serving", "up down"},
+	} {
+		v := view{config: c, now: time.Unix(int64(second), 0), self: "ap"}
+		v.weigh = func(s *routing.Snapshot, facts []regionFacts) {
+			if events := j.weigh(v, "ap", s, facts); len(events) > 0 {
+				t.Errorf("second %d: %v", second, events)
+			}
+		}
+		for text := range strings.SplitSeq(x.members, "; ") {
+			v.members = append(v.members, told(t, text, "ap-1"))
+		}
+		v.snapshot()
+		got := j.judge.Verdict(healthcheck.Subject{Region: "eu"}).State.String() + " " + j.judge.Verdict(healthcheck.Subject{Region: "us"}).State.String()
+		if got != x.want {
+			t.Errorf("second %d: %s: found %s, not %s", second, x.members, got, x.want)
+		}
+	}
+}

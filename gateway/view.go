@@ -65,6 +65,7 @@ func (m member) here() bool {
 type regionFacts struct {
 	live, total int
 	silent      bool                   // none of its nodes is reached from here, this one not counted
+	starting    bool                   // its nodes have yet to begin, those that live
 	evidence    string                 // who can't reach which node, when some observers disagree or agree
 	doors       map[string]doorFinding // by service; absent where nobody looked
 }
@@ -183,7 +184,7 @@ func (v view) region(name string, members []member, ballot *healthcheck.Ballot) 
 	case len(joining) > 0:
 		// Only when no region at all is left: then a node that is about to serve beats an answer without an address, which
 		// resolvers would remember.
-		r.Nodes, r.Dead = joining, true
+		r.Nodes, r.Dead, f.starting = joining, true, true
 	default:
 		r.Nodes, r.Dead = gone, true
 	}

@@ -20,6 +20,9 @@ type Sight struct {
 	// Silent tells that nothing of it is heard here, whatever others find: where most are silent, this observer is the
 	// suspect. Of the observer's own region: it has other nodes, and none of them is heard.
 	Silent bool
+	// Starting tells that a region is down only in that its nodes have yet to begin. Of one that was never found otherwise that
+	// says nothing, or a fleet that starts as a whole would wait out the hold of every region.
+	Starting bool
 }
 
 // Force is an operator's word: the subject's state, whatever is seen, until a time.
@@ -73,6 +76,7 @@ const (
 //
 //	anything   seen draining, or unknown     that          neither needs thought: the one is told, the other is no finding
 //	unknown    seen up or down               that          what was never measured is believed at once
+//	unknown    seen down, but starting       unknown       it isn't to be had yet, which is no finding
 //	up         seen down                     down          at once: the sight itself rests on a quorum and on fall counts
 //	down       seen up for Hold, unbroken    up            Hold doubles with each fall of the last ten minutes
 //	anything   forced                        the forced    until it expires; the sights are counted on meanwhile
@@ -120,7 +124,7 @@ func (j *Judge) Step(now time.Time, home string, sights []Sight, forces []Force)
 		if j.isolated && s.Subject.Region != home {
 			c.Kept, c.Evidence = true, "kept: "+j.why
 		} else {
-			j.think(now, c, s.State)
+			j.think(now, c, s)
 		}
 		state := c.calm
 		if f, ok := forced(forces, s.Subject, now); ok {
@@ -141,11 +145,13 @@ func (j *Judge) Step(now time.Time, home string, sights []Sight, forces []Force)
 }
 
 // think is the machine of one subject.
-func (j *Judge) think(now time.Time, c *docket, seen routing.State) {
+func (j *Judge) think(now time.Time, c *docket, s Sight) {
+	seen := s.State
 	if seen != routing.Up {
 		c.well = time.Time{}
 	}
 	switch {
+	case seen == routing.Down && c.calm == routing.Unknown && s.Starting:
 	case seen == routing.Down && c.calm != routing.Down:
 		if c.calm != routing.Unknown { // the first finding is no fall
 			c.falls, c.fell = append(recent(c.falls, now), now), true
@@ -204,7 +210,7 @@ func (j *Judge) distrust(now time.Time, home string, sights []Sight) {
 			continue
 		}
 		all++
-		if s.State == routing.Down || s.Silent {
+		if s.State == routing.Down && !s.Starting || s.Silent {
 			down++
 			if c := j.cases[s.Subject]; c != nil && c.calm != routing.Down {
 				fallen++

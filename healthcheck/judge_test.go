@@ -9,9 +9,9 @@ import (
 	"landfall/routing"
 )
 
-// A story is what is seen of regions a, b, c, d from home, second by second: u up, d down, D draining, ? unknown.
+// A story is what is seen of regions a, b, c, d from home, second by second: u up, d down, s down as it starts, D draining, ? unknown.
 func TestJudge(t *testing.T) {
-	states := map[rune]routing.State{'u': routing.Up, 'd': routing.Down, 'D': routing.Draining, '?': routing.Unknown}
+	states := map[rune]routing.State{'u': routing.Up, 'd': routing.Down, 's': routing.Down, 'D': routing.Draining, '?': routing.Unknown}
 	letters := map[routing.State]rune{routing.Up: 'u', routing.Down: 'd', routing.Draining: 'D', routing.Unknown: '?'}
 	for name, c := range map[string]struct{ seen, want []string }{
 		"an ordinary day":                       {[]string{"uuu", "uuu"}, []string{"uuu", "uuu"}},
@@ -37,6 +37,14 @@ func TestJudge(t *testing.T) {
 			[]string{"uuu", "duu", "duu", "uuu"},
 			[]string{"uuu", "duu", "duu", "duu"},
 		},
+		"a fleet that starts waits nothing out": {
+			[]string{"???", "s??", "sss", "uss", "uus", "uud"},
+			[]string{"???", "???", "???", "u??", "uu?", "uud"},
+		},
+		"a region that starts again was down all the same": {
+			[]string{"uuu", "duu", "suu", "suu", "uuu", "uuu", "uuu"},
+			[]string{"uuu", "duu", "duu", "duu", "duu", "duu", "uuu"},
+		},
 		"what never was up is not kept": {[]string{"ddd", "ddd"}, []string{"ddd", "ddd"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -45,7 +53,7 @@ func TestJudge(t *testing.T) {
 				now := epoch.Add(time.Duration(second) * time.Second)
 				var sights []Sight
 				for i, l := range letter {
-					sights = append(sights, Sight{Subject: Subject{Region: "abc"[i : i+1]}, State: states[l]})
+					sights = append(sights, Sight{Subject: Subject{Region: "abc"[i : i+1]}, State: states[l], Starting: l == 's'})
 				}
 				j.Step(now, "home", append(sights, Sight{Subject: Subject{Region: "home"}, State: routing.Up}), nil)
 				got := ""
@@ -119,7 +127,7 @@ func TestJudgeIsAlone(t *testing.T) {
 func TestJudgeIsForced(t *testing.T) {
 	j := NewJudge(Policy{Hold: time.Second, Distrust: 1})
 	region, shop := Subject{Region: "a"}, Subject{"a", "shop"}
-	sights := []Sight{{region, routing.Up, "reached from b", false}, {shop, routing.Up, "", false}}
+	sights := []Sight{{Subject: region, State: routing.Up, Evidence: "reached from b"}, {Subject: shop, State: routing.Up}}
 	force := []Force{
 		{region, routing.Down, "cable works", "ann", epoch.Add(10 * time.Second)},
 		{shop, routing.Up, "the check is wrong", "bob", epoch.Add(20 * time.Second)},
@@ -150,7 +158,7 @@ func TestFlapsAreDamped(t *testing.T) {
 		if second%4 == 0 {
 			state = routing.Down
 		}
-		changes += len(j.Step(epoch.Add(time.Duration(second)*time.Second), "home", []Sight{{Subject{Region: "a"}, state, "", false}}, nil))
+		changes += len(j.Step(epoch.Add(time.Duration(second)*time.Second), "home", []Sight{{Subject: Subject{Region: "a"}, State: state}}, nil))
 	}
 	if changes > 60 {
 		t.Errorf("a region that flaps 900 times in an hour makes %d changes", changes)
@@ -161,7 +169,7 @@ func BenchmarkJudge(b *testing.B) {
 	var sights []Sight
 	for _, region := range strings.Fields("a b c d e f g h i j") {
 		for _, service := range []string{"", "shop", "web"} {
-			sights = append(sights, Sight{Subject{region, service}, routing.Up, "reached", false})
+			sights = append(sights, Sight{Subject: Subject{region, service}, State: routing.Up, Evidence: "reached"})
 		}
 	}
 	j := NewJudge(Policy{Hold: time.Second, Distrust: 0.5})

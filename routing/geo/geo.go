@@ -20,13 +20,47 @@ const maxSize = 1 << 30
 
 // DB is an open database. All methods are safe for concurrent use, and a nil *DB is a database that finds nothing.
 type DB struct {
-	path    string
-	useful  func(*record) bool
-	records sync.Pool // of *record
-	open    atomic.Pointer[maxminddb.Reader]
+	path   string
+	useful func(*record) bool
+	open   atomic.Pointer[content]
 
 	mu     sync.Mutex  // serialises Reload and Close
 	loaded fs.FileInfo // what the open reader was read from
+}
+
+// content is a database in memory, and the records that were asked for of late. Many networks share a record, and to decode
+// one takes longer than to find it.
+type content struct {
+	*maxminddb.Reader
+	recent [recentRecords]atomic.Pointer[found]
+}
+
+// recentRecords bounds the records that are kept decoded, about a megabyte of them. A power of two.
+const recentRecords = 1 << 14
+
+// found is a decoded record. It is immutable.
+type found struct {
+	offset  uintptr
+	point   routing.Point
+	country string
+	as      uint32
+}
+
+// decode is the record of a result that was found; nil when it can't be read.
+func (c *content) decode(res maxminddb.Result) *found {
+	const spread = 0x9e3779b97f4a7c15 // 2^64 by the golden ratio: neighbours land far apart (Knuth, volume 3, 6.4)
+	slot := &c.recent[uint64(res.Offset())*spread>>32%recentRecords]
+	if f := slot.Load(); f != nil && f.offset == res.Offset() {
+		return f
+	}
+	var r record
+	r.blank()
+	if res.Decode(&r) != nil {
+		return nil
+	}
+	f := &found{res.Offset(), r.point(), r.country(), r.AS}
+	slot.Store(f)
+	return f
 }
 
 // Place is what is known of an address.
@@ -83,7 +117,7 @@ func Open(path string) (*DB, error) {
 func OpenASN(path string) (*DB, error) { return open(path, func(r *record) bool { return r.AS != 0 }) }
 
 func open(path string, useful func(*record) bool) (*DB, error) {
-	d := &DB{path: path, useful: useful, records: sync.Pool{New: func() any { return new(record) }}}
+	d := &DB{path: path, useful: useful}
 	if err := d.Reload(); err != nil {
 		return nil, err
 	}
@@ -103,13 +137,11 @@ func (d *DB) ASN(a netip.Addr) uint32 {
 	if res.Err() != nil || !res.Found() {
 		return 0
 	}
-	rec := d.records.Get().(*record)
-	defer d.records.Put(rec)
-	rec.blank()
-	if res.Decode(rec) != nil {
+	f := reader.decode(res)
+	if f == nil {
 		return 0
 	}
-	return rec.AS
+	return f.as
 }
 
 // Lookup finds a. IPv4-mapped IPv6 addresses count as IPv4. The bool tells whether the database has a record with a
@@ -131,13 +163,11 @@ func (d *DB) Lookup(a netip.Addr) (Place, bool) {
 	if !res.Found() {
 		return p, false
 	}
-	rec := d.records.Get().(*record)
-	defer d.records.Put(rec)
-	rec.blank()
-	if res.Decode(rec) != nil {
+	f := reader.decode(res)
+	if f == nil {
 		return p, false
 	}
-	p.Point, p.Country = rec.point(), rec.country()
+	p.Point, p.Country = f.point, f.country
 	return p, p.Point.Located || p.Country != ""
 }
 
@@ -178,7 +208,7 @@ func (d *DB) Reload() error {
 	if err != nil {
 		return fmt.Errorf("geo database %s can't be used: %w", d.path, err)
 	}
-	d.open.Store(reader)
+	d.open.Store(&content{Reader: reader})
 	d.loaded = info
 	return nil
 }

@@ -293,6 +293,26 @@ func FuzzOpen(f *testing.F) {
 	})
 }
 
+// Records that share a slot of what is remembered are not taken for each other.
+func TestRecordsShareASlot(t *testing.T) {
+	db := mustOpen(t, write(t, t.TempDir(), 6, map[string]mmdbtype.Map{"192.0.2.0/24": city("DE", 50.11, 8.68), "198.51.100.0/24": city("IE", 53.35, -6.26)}))
+	addr := netip.MustParseAddr("192.0.2.77")
+	want, _ := db.Lookup(addr)
+	other, _ := db.Lookup(netip.MustParseAddr("198.51.100.1"))
+	if want.Country != "DE" || other.Country != "IE" {
+		t.Fatalf("found %+v and %+v", want, other)
+	}
+	c := db.open.Load()
+	for i := range c.recent {
+		c.recent[i].Store(&found{offset: 1 << 40, country: "FR"})
+	}
+	for range 2 { // decoded, then remembered
+		if got, ok := db.Lookup(addr); !ok || got != want {
+			t.Errorf("found %+v, not %+v", got, want)
+		}
+	}
+}
+
 func BenchmarkLookup(b *testing.B) {
 	db := mustOpen(b, write(b, b.TempDir(), 6, map[string]mmdbtype.Map{"192.0.2.0/24": city("DE", 50.11, 8.68)}))
 	addr := netip.MustParseAddr("192.0.2.77")

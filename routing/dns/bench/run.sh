@@ -13,7 +13,7 @@ dir=$(mktemp -d)
 chmod 755 "$dir"
 ns=landfall-bench-$$
 pids=
-in_ns() { ip netns exec "$ns" "$@"; }
+in_ns="ip netns exec $ns" # no function: in the background that is a shell of its own, and $! isn't the server
 # Stops the servers that run: none may take time from the next one.
 stop() {
 	for p in $pids; do kill "$p" 2>/dev/null || true; done
@@ -22,7 +22,7 @@ stop() {
 }
 trap 'stop; ip netns del "$ns" 2>/dev/null || true; rm -rf "$dir"' EXIT INT TERM
 ip netns add "$ns"
-in_ns ip link set lo up
+$in_ns ip link set lo up
 (cd "$root" && go build -o "$dir/landfall" ./cmd/landfall && go run ./routing/dns/bench -dir "$dir")
 
 # landfall: a fleet of three regions, so that there is something to decide. One node is measured; the others are idle
@@ -39,6 +39,7 @@ cat >"$dir/fleet/fleet.yaml" <<YAML
 regions: {eu: {location: [53.35, -6.26]}, us: {location: [38.95, -77.45]}, ap: {location: [1.35, 103.99]}}
 listen: {dns: [":5301"], mesh: ":7946", peer: ":7443"}
 mesh: {join: [127.0.1.1, 127.0.1.2, 127.0.1.3], key: "\${LANDFALL_MESH_KEY}", tls: {ca: ca.pem, cert: "\${NODE}.pem", key: "\${NODE}.key"}}
+shutdown: {dns_wait: 0s, grace: 1s}
 dns: {answers: 1, rate: {responses: 0}, geoip: ../places.mmdb, zones: {${signed:-} bench.test: {}}}
 services: {web: {hosts: [www.bench.test, www.signed.test], pools: {any: {origins: ["http://127.0.0.1:3000"]}}}}
 YAML
@@ -47,7 +48,7 @@ landfall() {
 	for n in eu us ap; do
 		core=$client_core
 		[ $n = eu ] && core=$server_core
-		GOMAXPROCS=1 in_ns taskset -c $core "$dir/landfall" run --config "$dir/fleet/fleet.yaml" --node $n --region $n --bind 127.0.1.$i \
+		GOMAXPROCS=1 $in_ns taskset -c $core "$dir/landfall" run --config "$dir/fleet/fleet.yaml" --node $n --region $n --bind 127.0.1.$i \
 			--advertise 192.0.2.$i --admin 127.0.1.$i:9901 >"$dir/landfall-$n.log" 2>&1 &
 		pids="$pids $!"
 		i=$((i + 1))
@@ -70,7 +71,7 @@ ns1 A 127.0.0.1
 www DYNA geoip!web
 ZONE
 gdnsd() {
-	in_ns taskset -c $server_core gdnsd -c "$dir/gdnsd" -D start >"$dir/gdnsd.log" 2>&1 &
+	$in_ns taskset -c $server_core gdnsd -c "$dir/gdnsd" -D start >"$dir/gdnsd.log" 2>&1 &
 	pids="$pids $!"
 }
 
@@ -116,7 +117,7 @@ www.bench.test:
     A: 192.0.2.3
 CONF
 knot() {
-	in_ns taskset -c $server_core knotd -c "$dir/knot/knot.conf" >"$dir/knot.log" 2>&1 &
+	$in_ns taskset -c $server_core knotd -c "$dir/knot/knot.conf" >"$dir/knot.log" 2>&1 &
 	pids="$pids $!"
 }
 
@@ -153,14 +154,14 @@ domains:
     www.bench.test: '%cc.geo.bench.test'
 CONF
 pdns() {
-	in_ns taskset -c $server_core pdns_server --config-dir="$dir/pdns" --daemon=no --guardian=no >"$dir/pdns.log" 2>&1 &
+	$in_ns taskset -c $server_core pdns_server --config-dir="$dir/pdns" --daemon=no --guardian=no >"$dir/pdns.log" 2>&1 &
 	pids="$pids $!"
 }
 
 # answers tells whether the server places clients: two of different places must get different addresses.
 answers() {
-	a=$(in_ns dig +short +norec +time=1 +tries=1 +subnet=64.0.1.0/24 @"$1" -p "$2" "$3" A | grep '^192' | head -1) || return 1
-	b=$(in_ns dig +short +norec +time=1 +tries=1 +subnet=64.1.1.0/24 @"$1" -p "$2" "$3" A | grep '^192' | head -1) || return 1
+	a=$($in_ns dig +short +norec +time=1 +tries=1 +subnet=64.0.1.0/24 @"$1" -p "$2" "$3" A | grep '^192' | head -1) || return 1
+	b=$($in_ns dig +short +norec +time=1 +tries=1 +subnet=64.1.1.0/24 @"$1" -p "$2" "$3" A | grep '^192' | head -1) || return 1
 	[ -n "$a" ] && [ -n "$b" ] && [ "$a" != "$b" ]
 }
 
@@ -175,7 +176,7 @@ measure() {
 		fi
 		sleep 0.2
 	done
-	in_ns taskset -c $client_core dnsperf -B -s "$2" -p "$3" -d "$4" -l "$seconds" -c 8 -q 200 2>/dev/null |
+	$in_ns taskset -c $client_core dnsperf -B -s "$2" -p "$3" -d "$4" -l "$seconds" -c 8 -q 200 2>/dev/null |
 		awk -v who="$1" '/Queries completed/ {done = $3} /Queries lost/ {lost = $3} /Queries per second/ {rate = $4} /Average Latency/ {lat = $4} /Average packet size/ {size = $NF}
 			END {printf "%-22s %9.0f  %10d  %6d  %7.2f ms  %4d B\n", who, rate, done, lost, lat * 1000, size}'
 }

@@ -32,10 +32,10 @@ type packets struct {
 	failed        error
 }
 
-// mostPatience is how often an empty socket is tried again before the worker is put to sleep, some 10 microseconds in all. To
+// mostPatience is how often an empty socket is tried again before the worker is put to sleep, some 30 microseconds in all. To
 // sleep and to be woken takes as long as several answers do, which at a high rate is wasted: the next query is about to
 // come. Where it didn't pay, half as many tries are made the next time, down to none.
-const mostPatience = 20
+const mostPatience = 60
 
 // mmsghdr is the kernel's struct of that name.
 type mmsghdr struct {

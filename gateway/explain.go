@@ -119,7 +119,7 @@ func (b backend) explainDNS(e *admin.Explanation, host string, client netip.Addr
 		}
 	}
 	if z, ok := c.DNS.Zones[longest]; ok {
-		ans := steer(b).Resolve(host, client, client.IsValid() && client.Unmap().Is6() && b.hasV6(), c.DNS.Answers)
+		ans := steer(b).Resolve(nil, host, client, client.IsValid() && client.Unmap().Is6() && b.hasV6(), c.DNS.Answers)
 		ttl := dns.TTL(z.MinTTL.D(), z.TTL.D(), ans.Calm)
 		e.Answer = &admin.DNSAnswer{TTL: int(ttl.Seconds()), TTLText: b.n.calmOf(e.Service).text(z), Scope: int(ans.Scope)}
 		for _, a := range ans.Addrs {

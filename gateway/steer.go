@@ -111,7 +111,7 @@ func locate(db *geo.DB, client netip.Addr) (routing.Client, geo.Place) {
 }
 
 // Resolve implements dns.Steer.
-func (s steer) Resolve(host string, client netip.Addr, v6 bool, count int) dns.Answer {
+func (s steer) Resolve(room []netip.Addr, host string, client netip.Addr, v6 bool, count int) dns.Answer {
 	var buf [proxy.MaxRegions]routing.Choice
 	var rtts [proxy.MaxRegions]routing.RTT
 	d, ok := s.decide(host, client, buf[:0], rtts[:])
@@ -125,7 +125,7 @@ func (s steer) Resolve(host string, client netip.Addr, v6 bool, count int) dns.A
 			s.n.metrics.node.spilled.WithLabelValues(d.snapshot.Regions[from].Name, a.Region).Inc()
 		}
 	}
-	a.Addrs = d.snapshot.Addresses(make([]netip.Addr, 0, count), d.decision, d.client.Key, v6, count)
+	a.Addrs = d.snapshot.Addresses(room, d.decision, d.client.Key, v6, count)
 	return a
 }
 

@@ -12,8 +12,8 @@ import (
 type Steer interface {
 	// Resolve returns up to n addresses of one family for a host, which is in lower case and without a final dot: the
 	// best region's first, then the next regions'. client is the resolver's address, or the client's prefix with its
-	// other bits zero.
-	Resolve(host string, client netip.Addr, v6 bool, n int) Answer
+	// other bits zero. The addresses are appended to room, which is empty; nothing else of it is kept.
+	Resolve(room []netip.Addr, host string, client netip.Addr, v6 bool, n int) Answer
 }
 
 // Answer is what Steer says of a host.
@@ -53,11 +53,13 @@ type look struct {
 	q        *query
 	resolver netip.Addr
 	r        *reply
-	depth    int // aliases followed
+	rooms    *[2][maxAnswers]netip.Addr // for addresses of each family
+	depth    int                        // aliases followed
 }
 
 // answer classifies q, a query that parsed, and finds what there is to say.
-func (s *Server) answer(cfg *config, q *query, resolver netip.Addr, r *reply) {
+func (s *Server) answer(cfg *config, w *work, resolver netip.Addr) {
+	q, r := &w.q, &w.r
 	r.rcode, r.refused = mdns.RcodeRefused, true
 	if q.qclass != mdns.ClassINET {
 		return
@@ -78,7 +80,7 @@ func (s *Server) answer(cfg *config, q *query, resolver netip.Addr, r *reply) {
 	}
 	r.rcode, r.refused = mdns.RcodeSuccess, false
 	r.zone, r.apexAt, r.serial = z, int(q.name.starts[at]), s.serial()
-	l := look{s: s, cfg: cfg, q: q, resolver: resolver, r: r}
+	l := look{s: s, cfg: cfg, q: q, resolver: resolver, r: r, rooms: &w.rooms}
 	l.name(&q.name, z, at)
 }
 
@@ -309,13 +311,17 @@ func (l *look) nothing(n *name, z *zone, e *entry, exists bool) {
 // resolve asks Steer for n. e is the name's entry, if it has one.
 func (l *look) resolve(n *name, e *entry, v6 bool, count int) (Answer, client) {
 	who := whom(&l.q.subnet, l.resolver)
+	room := l.rooms[0][:0]
+	if v6 {
+		room = l.rooms[1][:0]
+	}
 	if e != nil && e.host != "" {
-		return l.s.steer.Resolve(e.host, who.addr, v6, count), who
+		return l.s.steer.Resolve(room, e.host, who.addr, v6, count), who
 	}
 	var buf [maxName]byte
 	host, ok := n.host(buf[:0])
 	if !ok {
 		return Answer{}, who
 	}
-	return l.s.steer.Resolve(string(host), who.addr, v6, count), who
+	return l.s.steer.Resolve(room, string(host), who.addr, v6, count), who
 }

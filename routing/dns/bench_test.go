@@ -13,7 +13,7 @@ import (
 // still is a Steer that costs nothing, so that the benchmarks show what this package costs.
 type still struct{ Answer }
 
-func (s still) Resolve(string, netip.Addr, bool, int) Answer { return s.Answer }
+func (s still) Resolve([]netip.Addr, string, netip.Addr, bool, int) Answer { return s.Answer }
 
 func benchServer(b *testing.B) *Server {
 	o := testOptions()

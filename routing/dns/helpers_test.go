@@ -45,7 +45,7 @@ func (f *fleet) known(host string) bool {
 	return false
 }
 
-func (f *fleet) Resolve(host string, client netip.Addr, v6 bool, n int) Answer {
+func (f *fleet) Resolve(_ []netip.Addr, host string, client netip.Addr, v6 bool, n int) Answer {
 	if f.asked != nil {
 		f.asked(host, client)
 	}

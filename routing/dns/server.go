@@ -78,6 +78,8 @@ type work struct {
 	q                 query
 	r                 reply
 	answer, authority [2]set
+	rooms             [2][maxAnswers]netip.Addr
+	counted           [mostCounted]counted
 }
 
 // New makes a Server; nothing runs until Serve. The error names the zone and what is wrong with it.
@@ -200,7 +202,7 @@ func (s *Server) Respond(dst, msg []byte, from netip.AddrPort, tcp bool) []byte 
 		// A client with cookies need not come by TCP: it shows next time that the address is its own (RFC 7873 §5.2.3).
 		r.rcode, verdict = mdns.RcodeBadCookie, pass
 	default:
-		s.answer(s.config.Load(), q, resolver, r)
+		s.answer(s.config.Load(), w, resolver)
 	}
 	if verdict == slip {
 		if r.refused { // TCP would bring nothing
@@ -209,7 +211,7 @@ func (s *Server) Respond(dst, msg []byte, from netip.AddrPort, tcp bool) []byte 
 		}
 		s.metrics.truncatedRate.Inc()
 	}
-	s.metrics.count(q, r)
+	s.metrics.count(w)
 	return s.write(dst, q, r, resolver, verdict == slip)
 }
 

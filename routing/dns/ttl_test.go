@@ -51,8 +51,8 @@ type calmFleet struct {
 	calm time.Duration
 }
 
-func (f *calmFleet) Resolve(host string, client netip.Addr, v6 bool, n int) Answer {
-	a := f.fleet.Resolve(host, client, v6, n)
+func (f *calmFleet) Resolve(room []netip.Addr, host string, client netip.Addr, v6 bool, n int) Answer {
+	a := f.fleet.Resolve(room, host, client, v6, n)
 	a.Calm = f.calm
 	return a
 }

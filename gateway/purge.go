@@ -68,7 +68,10 @@ type purgeBatch struct {
 // onRegister acts on a register that is new to this node.
 func (n *Node) onRegister(r mesh.Register) {
 	rest, ok := strings.CutPrefix(r.Key, purgePrefix)
-	if !ok || r.Value == nil {
+	if ok && r.Value == nil {
+		return // its time is over
+	}
+	if !ok {
 		n.homing.stale.Store(true)
 		n.kick() // a drain
 		return

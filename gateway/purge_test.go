@@ -36,6 +36,9 @@ func TestPurgeLog(t *testing.T) {
 	for i := range purgeLogSize {
 		l.put(fmt.Sprintf("b/%d", i), &purgeCount{})
 	}
+	if len(l.waits) != 0 {
+		t.Errorf("%d are waited for by nobody", len(l.waits))
+	}
 	if len(l.counts) != purgeLogSize || len(l.order) != purgeLogSize || l.counts["a/0"] != nil {
 		t.Errorf("the log is not bounded: %d", len(l.counts))
 	}

@@ -26,13 +26,22 @@ func (c *purgeCount) load() (objects int, counting bool) {
 
 // purgeLog remembers what each record took on this node. It is bounded: the oldest is forgotten first.
 type purgeLog struct {
-	mu      sync.Mutex
-	counts  map[string]*purgeCount
-	order   []string
-	changed chan struct{} // closed at the next put; nil: nobody waits
+	mu     sync.Mutex
+	counts map[string]*purgeCount
+	order  []string
+	waits  map[string]*purgeWait // by the record that is waited for
 }
 
-func newPurgeLog() *purgeLog { return &purgeLog{counts: map[string]*purgeCount{}} }
+// purgeWait is one record that somebody waits for. Each has its own, so that a record wakes nobody who waits for another:
+// at a thousand a second dozens are under way at any moment.
+type purgeWait struct {
+	applied chan struct{} // closed by put
+	waiters int
+}
+
+func newPurgeLog() *purgeLog {
+	return &purgeLog{counts: map[string]*purgeCount{}, waits: map[string]*purgeWait{}}
+}
 
 func (l *purgeLog) put(key string, c *purgeCount) {
 	l.mu.Lock()
@@ -45,39 +54,43 @@ func (l *purgeLog) put(key string, c *purgeCount) {
 		l.order = l.order[1:]
 	}
 	l.counts[key] = c
-	if l.changed != nil {
-		close(l.changed)
-		l.changed = nil
+	if w := l.waits[key]; w != nil {
+		close(w.applied)
+		delete(l.waits, key)
 	}
 }
 
 // wait returns the counts of the records, nil for those that were not applied when ctx ended.
 func (l *purgeLog) wait(ctx context.Context, keys []string) []*purgeCount {
-	for {
-		counts, missing, changed := l.look(keys)
-		if !missing {
-			return counts
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return counts
-		}
+	counts := make([]*purgeCount, len(keys))
+	for i, key := range keys {
+		counts[i] = l.await(ctx, key)
 	}
+	return counts
 }
 
-func (l *purgeLog) look(keys []string) (counts []*purgeCount, missing bool, changed <-chan struct{}) {
+func (l *purgeLog) await(ctx context.Context, key string) *purgeCount {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, key := range keys {
-		c := l.counts[key]
-		counts = append(counts, c)
-		missing = missing || c == nil
+	if c := l.counts[key]; c != nil {
+		return c
 	}
-	if l.changed == nil {
-		l.changed = make(chan struct{})
+	w := l.waits[key]
+	if w == nil {
+		w = &purgeWait{applied: make(chan struct{})}
+		l.waits[key] = w
 	}
-	return counts, missing, l.changed
+	w.waiters++
+	l.mu.Unlock()
+	select {
+	case <-w.applied:
+	case <-ctx.Done():
+	}
+	l.mu.Lock()
+	if w.waiters--; w.waiters == 0 && l.waits[key] == w {
+		delete(l.waits, key)
+	}
+	return l.counts[key]
 }
 
 // eventLimit lets so many events a second through: a storm of purges must not push all else out of the log.

@@ -161,9 +161,10 @@ func (mb *member) gone(now time.Time) bool {
 		(mb.seen() == unreachable || mb.seen() == untried && (mb.heard && !mb.alive || now.Sub(mb.lastSeen) > deadAfter))
 }
 
-// state is what the node told, unless it is silent: unreachable for a while, or at once where gossip says so too.
+// state is what the node told, unless it is silent: unreachable for a while, or at once where gossip says so too. One whom
+// anybody reaches who is heard isn't silent, however many can't: whether it is withdrawn is for the regions to vote on.
 func (mb *member) state(now time.Time) NodeState {
-	silent := mb.seen() == unreachable && (!mb.connected || mb.reach.standing == untried) &&
+	silent := mb.seen() == unreachable && !mb.connected &&
 		(now.Sub(mb.downSince) >= deadAfter || mb.heard && !mb.alive) ||
 		mb.seen() == untried && (mb.heard && !mb.alive || now.Sub(mb.lastSeen) > 2*deadAfter && !mb.connected)
 	if silent && mb.info.State != Leaving {

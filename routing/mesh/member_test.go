@@ -147,6 +147,7 @@ func TestStates(t *testing.T) {
 		{"others reach it", Serving, true, true, unreachable, reachable, true, time.Hour, Serving, false},
 		{"not linked, others reach it", Serving, true, false, untried, reachable, true, 0, Serving, false},
 		{"not linked, others don't", Serving, true, true, untried, unreachable, false, deadAfter, Dead, false},
+		{"not linked, most don't reach it, but some do", Serving, true, false, untried, unreachable, true, time.Hour, Serving, false},
 		{"just heard of", Joining, false, false, untried, untried, false, 0, Joining, false},
 		{"leaving, still there", Leaving, true, false, reachable, reachable, true, 0, Leaving, false},
 		{"left", Leaving, true, false, unreachable, unreachable, false, 0, Leaving, true},

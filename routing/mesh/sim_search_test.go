@@ -314,8 +314,9 @@ func (s *sim) regions() []string {
 func TestSimSearch(t *testing.T) {
 	var total time.Duration
 	var most weighed
-	events, verdicts := uint64(0), 0
+	events, verdicts, runs := uint64(0), 0, 0
 	for i := range *searchFlags.runs {
+		runs++
 		h := newHistory(t, *searchFlags.seed+uint64(i))
 		total += h.play()
 		events, verdicts = events+h.s.events, verdicts+h.jury.found
@@ -325,7 +326,7 @@ func TestSimSearch(t *testing.T) {
 		}
 	}
 	t.Logf("%d runs, %.2f simulated hours, %d events, %d verdicts that a region is down; a node sends at most %d messages and %d bytes a second",
-		*searchFlags.runs, total.Hours(), events, verdicts, most.messages, most.bytes)
+		runs, total.Hours(), events, verdicts, most.messages, most.bytes)
 }
 
 // The same seed gives the same run, event by event.
